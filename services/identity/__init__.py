@@ -1,0 +1,1 @@
+"""Identity: accounts, officials and roles, agencies, sessions, delegations, and the keys of access tokens."""

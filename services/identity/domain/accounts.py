@@ -1,0 +1,371 @@
+"""Accounts of persons, organisations and officials, and the roles that officials hold in agencies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from identity.domain.identifiers import (
+    FieldCheck,
+    Identifier,
+    citizen_number_of,
+    email_of,
+    locale_of,
+    name_of,
+    phone_of,
+    tax_code_of,
+    username_of,
+)
+from kit.clock import VIETNAM
+from kit.errors import FailedPrecondition
+
+ROLE_NAMES: Final = ("reception", "examiner", "leader", "clerk", "cashier", "admin")
+ACTIVATION_LASTS: Final = timedelta(days=30)
+ACTIVATION_TRIES: Final = 5
+
+
+class Kind(StrEnum):
+    """What an account stands for."""
+
+    PERSON = "person"
+    ORGANISATION = "organisation"
+    OFFICIAL = "official"
+
+
+class Status(StrEnum):
+    """Whether an account can be used: an unclaimed one has no password yet."""
+
+    ACTIVE = "active"
+    UNCLAIMED = "unclaimed"
+    LOCKED = "locked"
+
+
+@dataclass(frozen=True)
+class RoleGrant:
+    """A role in one agency; the dates are the first and the last day it is held, None: without limit."""
+
+    agency: str
+    name: str
+    valid_from: date | None = None
+    valid_to: date | None = None
+
+    def held_on(self, day: date) -> bool:
+        """Whether the role is held on that day."""
+        return (self.valid_from is None or self.valid_from <= day) and (
+            self.valid_to is None or day <= self.valid_to
+        )
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The code given out at the counter, as a hash, with the tries left and the instant it stops working."""
+
+    code_hash: str
+    until: datetime
+    tries_left: int = ACTIVATION_TRIES
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What is known of a person or an organisation who gets an account, every field in its stored form."""
+
+    kind: Kind
+    name: str
+    citizen_number: str = ""
+    tax_code: str = ""
+    phone: str = ""
+    email: str = ""
+    locale: str = "vi"
+
+    @property
+    def identifiers(self) -> tuple[Identifier, ...]:
+        """What names the account; the first is the one it cannot be without."""
+        return _identifiers(self.citizen_number, self.tax_code, self.phone, self.email, "")
+
+
+@dataclass(frozen=True)
+class AccountOpened:
+    """An account came to be."""
+
+
+@dataclass(frozen=True)
+class AccountClaimed:
+    """Somebody took over the account that an official had opened for them."""
+
+
+@dataclass(frozen=True)
+class ProfileChanged:
+    """Contact data or language changed."""
+
+
+@dataclass(frozen=True)
+class RolesChanged:
+    """An official's roles were replaced."""
+
+
+@dataclass
+class Account:
+    """One person, organisation or official, the same everywhere.
+
+    The citizen number is stored in full: dossiers and the calls to the population database need it.
+    The passwords and activation codes are argon2id hashes.
+    """
+
+    id: str
+    kind: Kind
+    name: str
+    status: Status
+    created: datetime
+    citizen_number: str = ""
+    tax_code: str = ""
+    phone: str = ""
+    email: str = ""
+    username: str = ""
+    locale: str = "vi"
+    password_hash: str = ""
+    activation: Activation | None = None
+    roles: tuple[RoleGrant, ...] = ()
+    representative: str = ""
+    opened_by: str = ""
+    opened_at: str = ""
+    revision: int = 0
+    events: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def signed_up(
+        cls, account_id: str, who: Registration, *, password_hash: str, representative: str, now: datetime
+    ) -> Account:
+        """A new account of somebody who registered themselves."""
+        return cls._of(
+            account_id,
+            who,
+            now,
+            status=Status.ACTIVE,
+            password_hash=password_hash,
+            representative=representative,
+        )
+
+    @classmethod
+    def opened_at_counter(
+        cls, account_id: str, who: Registration, *, code_hash: str, official: str, agency: str, now: datetime
+    ) -> Account:
+        """A new account for somebody at the counter, who claims it later with the activation code."""
+        activation = Activation(code_hash, now + ACTIVATION_LASTS)
+        return cls._of(
+            account_id,
+            who,
+            now,
+            status=Status.UNCLAIMED,
+            activation=activation,
+            opened_by=official,
+            opened_at=agency,
+        )
+
+    @classmethod
+    def of_official(
+        cls,
+        account_id: str,
+        *,
+        name: str,
+        username: str,
+        email: str,
+        phone: str,
+        roles: tuple[RoleGrant, ...],
+        password_hash: str,
+        now: datetime,
+    ) -> Account:
+        """A new account for an official, made by an admin."""
+        return cls(
+            id=account_id,
+            kind=Kind.OFFICIAL,
+            name=name,
+            status=Status.ACTIVE,
+            created=now,
+            username=username,
+            email=email,
+            phone=phone,
+            roles=roles,
+            password_hash=password_hash,
+            events=[AccountOpened(), RolesChanged()],
+        )
+
+    @classmethod
+    def _of(
+        cls, account_id: str, who: Registration, now: datetime, *, status: Status, **more: Any
+    ) -> Account:
+        return cls(
+            id=account_id,
+            kind=who.kind,
+            name=who.name,
+            status=status,
+            created=now,
+            citizen_number=who.citizen_number,
+            tax_code=who.tax_code,
+            phone=who.phone,
+            email=who.email,
+            locale=who.locale,
+            events=[AccountOpened()],
+            **more,
+        )
+
+    @property
+    def identifiers(self) -> tuple[Identifier, ...]:
+        """Everything that names this account."""
+        return _identifiers(self.citizen_number, self.tax_code, self.phone, self.email, self.username)
+
+    def roles_on(self, day: date) -> tuple[RoleGrant, ...]:
+        """The roles held on that day."""
+        return tuple(role for role in self.roles if role.held_on(day))
+
+    def check_can_be_claimed(self, now: datetime) -> None:
+        """Raises FailedPrecondition when no activation code can open this account."""
+        if self.status is not Status.UNCLAIMED or self.activation is None:
+            raise FailedPrecondition("NOT_CLAIMABLE", "no account waits for an activation code here")
+        if self.activation.tries_left <= 0 or now >= self.activation.until:
+            raise FailedPrecondition(
+                "ACTIVATION_EXPIRED", "the code is used up or too old; ask for a new one"
+            )
+
+    def claim(self, *, password_hash: str, phone: str, email: str, locale: str, now: datetime) -> None:
+        """The owner takes the account over; what they give replaces what the counter knew, the name stays."""
+        self.check_can_be_claimed(now)
+        self.status = Status.ACTIVE
+        self.activation = None
+        self.password_hash = password_hash
+        self.phone = phone or self.phone
+        self.email = email or self.email
+        self.locale = locale or self.locale
+        self.events.append(AccountClaimed())
+
+    def count_wrong_code(self) -> None:
+        """One try less for the activation code."""
+        if self.activation is not None:
+            code = self.activation
+            self.activation = Activation(code.code_hash, code.until, max(code.tries_left - 1, 0))
+
+    def renew_activation(self, *, code_hash: str, now: datetime) -> None:
+        """A new activation code, in place of one that was lost or used up. The account must be unclaimed."""
+        if self.status is not Status.UNCLAIMED:
+            raise FailedPrecondition("NOT_CLAIMABLE", "the account has been claimed")
+        self.activation = Activation(code_hash, now + ACTIVATION_LASTS)
+
+    def set_roles(self, roles: tuple[RoleGrant, ...]) -> None:
+        """Replaces an official's roles."""
+        if self.kind is not Kind.OFFICIAL:
+            raise FailedPrecondition("NOT_AN_OFFICIAL", "only officials hold roles")
+        if roles != self.roles:
+            self.roles = roles
+            self.events.append(RolesChanged())
+
+    def update_profile(self, *, phone: str, email: str, locale: str) -> None:
+        """Changes contact data and language; what is empty stays."""
+        before = (self.phone, self.email, self.locale)
+        self.phone = phone or self.phone
+        self.email = email or self.email
+        self.locale = locale or self.locale
+        if before != (self.phone, self.email, self.locale):
+            self.events.append(ProfileChanged())
+
+
+def _identifiers(
+    citizen_number: str, tax_code: str, phone: str, email: str, username: str
+) -> tuple[Identifier, ...]:
+    values = {
+        "citizen_number": citizen_number,
+        "tax_code": tax_code,
+        "username": username,
+        "phone": phone,
+        "email": email,
+    }
+    return tuple(Identifier(kind, value) for kind, value in values.items() if value)
+
+
+def registration(
+    *,
+    kind: Kind | None,
+    name: str,
+    citizen_number: str,
+    tax_code: str,
+    phone: str,
+    email: str,
+    locale: str,
+    now: datetime,
+    contact_required: bool,
+) -> Registration:
+    """Checks what was given for a new account of a person or an organisation.
+
+    A person is known by the citizen number, an organisation by the tax code. Who registers alone needs
+    a phone or an e-mail address; at the counter neither is. Raises InvalidInput naming every wrong field.
+    """
+    check = FieldCheck()
+    year = now.astimezone(VIETNAM).year
+    person = kind is Kind.PERSON
+    if kind not in (Kind.PERSON, Kind.ORGANISATION):
+        check.wrong("kind", "KIND_NOT_ALLOWED", "a person or an organisation")
+    if not person and citizen_number.strip():
+        check.wrong("citizen_number", "NOT_FOR_ORGANISATIONS", "an organisation is known by its tax code")
+    if person and tax_code.strip():
+        check.wrong("tax_code", "NOT_FOR_PERSONS", "a person is known by the citizen number")
+    if contact_required and not phone.strip() and not email.strip():
+        check.wrong("phone", "CONTACT_REQUIRED", "a phone number or an e-mail address")
+    who = Registration(
+        kind=kind or Kind.PERSON,
+        name=check.read("name", name, name_of, required=True),
+        citizen_number=check.read(
+            "citizen_number", citizen_number, lambda text: citizen_number_of(text, year=year), required=person
+        ),
+        tax_code=check.read("tax_code", tax_code, tax_code_of, required=kind is Kind.ORGANISATION),
+        phone=check.read("phone", phone, phone_of),
+        email=check.read("email", email, email_of),
+        locale=check.read("locale", locale, locale_of) or "vi",
+    )
+    check.done()
+    return who
+
+
+def contact(*, phone: str, email: str, locale: str) -> tuple[str, str, str]:
+    """Checks changed contact data; empty fields stay empty. Raises InvalidInput."""
+    check = FieldCheck()
+    checked = (
+        check.read("phone", phone, phone_of),
+        check.read("email", email, email_of),
+        check.read("locale", locale, locale_of),
+    )
+    check.done()
+    return checked
+
+
+def official_details(*, name: str, username: str, phone: str, email: str) -> tuple[str, str, str, str]:
+    """Checks what was given for an official's account. Raises InvalidInput."""
+    check = FieldCheck()
+    checked = (
+        check.read("name", name, name_of, required=True),
+        check.read("username", username, username_of, required=True),
+        check.read("phone", phone, phone_of),
+        check.read("email", email, email_of),
+    )
+    check.done()
+    return checked
+
+
+def role_grants(given: Sequence[tuple[str, str, str, str]]) -> tuple[RoleGrant, ...]:
+    """Checks roles given as (agency, name, first day, last day), the days as ISO dates or empty.
+
+    Answers them without repetitions. Raises InvalidInput.
+    """
+    check = FieldCheck()
+    roles: dict[RoleGrant, None] = {}
+    for at, (agency, name, first, last) in enumerate(given):
+        path = f"roles[{at}]"
+        if name not in ROLE_NAMES:
+            check.wrong(f"{path}.name", "ROLE_UNKNOWN", "one of " + ", ".join(ROLE_NAMES))
+        valid_from = check.day(f"{path}.valid_from", first)
+        valid_to = check.day(f"{path}.valid_to", last)
+        if valid_from and valid_to and valid_to < valid_from:
+            check.wrong(f"{path}.valid_to", "BEFORE_START", "the last day comes before the first")
+        roles[RoleGrant(agency, name, valid_from, valid_to)] = None
+    check.done()
+    return tuple(roles)

@@ -1,0 +1,45 @@
+"""The rules that a new password must obey."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from identity.domain.identifiers import FieldCheck, Identifier
+
+# Passwords of ten characters and more that guessers try first; shorter ones are refused by length anyway.
+_COMMON: Final = """
+    1234567890 0123456789 0987654321 9876543210 1234567891 1234512345 12345678910 123456789a a123456789
+    123456789abc abc123456789 1111111111 0000000000 1122334455 1231231231 123123123123 1q2w3e4r5t q1w2e3r4t5
+    qwertyuiop qwerty1234 qwerty12345 qwerty123456 1qaz2wsx3edc asdfghjkl1 zxcvbnm123 password12 password123
+    password1234 passw0rd123 mypassword iloveyou12 iloveyou123 administrator adminadmin admin12345 admin123456
+    welcome123 changeme123 letmein123 matkhau123 matkhau1234 matkhau12345 matkhaucuatoi matkhaumoi khongcopass
+    anhyeuem123 emyeuanh123 anhyeuem12 yeuemnhieu toiyeuvietnam vietnam123 vietnam1234 vietnamvodich
+    khanhhoa123 nhatrang123 congdan123 dichvucong vneid12345 hanoi12345 saigon12345 maiyeuem123 chucmungnammoi
+    motcua1234 motcua12345 abcd123456 abcdef1234 aa12345678 a1b2c3d4e5 zaq12wsxcde 1029384756
+"""
+COMMON_PASSWORDS: Final = frozenset(_COMMON.split())
+
+
+def check_password(password: str, *, identifiers: Sequence[Identifier], name: str) -> None:
+    """The rules of a new password: 10 to 128 characters, none that everybody tries, nothing of one's own.
+
+    Raises InvalidInput.
+    """
+    check = FieldCheck()
+    plain = password.casefold()
+    letters = re.sub(r"[\W_]", "", plain)
+    if not 10 <= len(password) <= 128:
+        check.wrong("password", "PASSWORD_LENGTH", "a password has 10 to 128 characters")
+    elif plain in COMMON_PASSWORDS or letters in COMMON_PASSWORDS or len(set(plain)) < 4:
+        check.wrong("password", "PASSWORD_COMMON", "one of the passwords that are tried first")
+    elif any(own and own in letters for own in _own_words(identifiers, name)):
+        check.wrong("password", "PASSWORD_IS_IDENTIFIER", "contains what the account is known by")
+    check.done()
+
+
+def _own_words(identifiers: Sequence[Identifier], name: str) -> list[str]:
+    values = [identifier.value.partition("@")[0] for identifier in identifiers]
+    words = [re.sub(r"[\W_]", "", value.casefold()) for value in [*values, name]]
+    return [word for word in words if len(word) >= 6]
