@@ -1,0 +1,70 @@
+# Một Cửa. `make help` lists what there is; each target makes the virtual environment first when it has to.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+BIN := .venv/bin
+CODE := services graphql/gateway dev tests
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+setup: ## make .venv from requirements.lock (uv when there, else pip); nothing when it is up to date
+	@command -v python3 >/dev/null || { echo "setup: python3 is not on the path; Python 3.11 or newer is needed" >&2; exit 2; }
+	@python3 -I dev/venv.py
+
+run: setup ## start everything and stream its log; Ctrl-C stops it (GATEWAY_PORT=8000, DATA_DIR=.data)
+	@exec $(PY) -m dev.run
+
+demo: setup ## play the whole journey through the public API, on the running stack or on one of its own
+	@exec $(PY) -m dev.demo
+
+import: setup ## load procedures from a JSONL file: make import FILE=procedures.jsonl.gz
+	@test -n "$(FILE)" || { echo "import: say which file: make import FILE=procedures.jsonl.gz" >&2; exit 2; }
+	@exec $(PY) -m dev.load_procedures "$(FILE)"
+
+test: setup ## all tests; make test ARGS="tests/unit -k calendar" runs some
+	$(BIN)/pytest $(ARGS)
+
+load: setup ## requests per second, latencies and calls per query, on a stack of its own
+	@exec $(PY) -m tests.load $(ARGS)
+
+lint: setup ## ruff, import rules, buf
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+fmt: setup ## format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+types: setup ## mypy --strict
+	$(BIN)/mypy $(CODE)
+
+gen: setup ## generate protos/gen from the contracts
+	@$(PY) -m dev.gen
+
+gen-check: setup ## fail when protos/gen is not what the contracts say
+	@$(PY) -m dev.gen --check
+
+schema: setup ## export graphql/schema.graphql
+	@$(PY) -m dev.schema
+
+schema-check: setup ## fail when graphql/schema.graphql is not what the code says, or breaks clients
+	@$(PY) -m dev.schema --check
+
+dead: setup ## events that could not be handled: make dead, make dead ARGS="show 3", make dead ARGS="replay 3"
+	@exec $(PY) -m dev.dead $(ARGS)
+
+settings: setup ## every setting of every part: name, type, default, meaning
+	@$(PY) -m dev.settings
+
+lock: ## resolve pyproject.toml into requirements.lock (needs uv)
+	@command -v uv >/dev/null || { echo "lock: uv is not on the path (pip install uv)" >&2; exit 2; }
+	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+ci: ## what CI runs, from nothing
+	@.ci/run
+
+.PHONY: help setup run demo import test load lint fmt types gen gen-check schema schema-check dead settings lock ci
