@@ -31,6 +31,8 @@ class _ProcedureLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Proced
     PROCEDURE_LEVEL_MINISTRY: _ProcedureLevel.ValueType  # 1
     PROCEDURE_LEVEL_PROVINCE: _ProcedureLevel.ValueType  # 2
     PROCEDURE_LEVEL_COMMUNE: _ProcedureLevel.ValueType  # 3
+    PROCEDURE_LEVEL_OTHER: _ProcedureLevel.ValueType  # 4
+    """Bodies outside the two levels, such as notaries and missions abroad."""
 
 class ProcedureLevel(_ProcedureLevel, metaclass=_ProcedureLevelEnumTypeWrapper): ...
 
@@ -38,6 +40,8 @@ PROCEDURE_LEVEL_UNSPECIFIED: ProcedureLevel.ValueType  # 0
 PROCEDURE_LEVEL_MINISTRY: ProcedureLevel.ValueType  # 1
 PROCEDURE_LEVEL_PROVINCE: ProcedureLevel.ValueType  # 2
 PROCEDURE_LEVEL_COMMUNE: ProcedureLevel.ValueType  # 3
+PROCEDURE_LEVEL_OTHER: ProcedureLevel.ValueType  # 4
+"""Bodies outside the two levels, such as notaries and missions abroad."""
 Global___ProcedureLevel: _TypeAlias = ProcedureLevel  # noqa: Y015
 
 class _Channel:
@@ -120,7 +124,7 @@ class FeeRule(_message.Message):
     amount: _builtins.int
     """A flat amount, or the price of a unit."""
     unit: _builtins.str
-    """Empty for a flat fee; else what is counted, such as `page`."""
+    """Empty for a flat fee; else what is counted, such as `page`, or `page/copy`: the pages of each copy."""
     from_unit: _builtins.int
     """The price of each unit from this one on is `amount`; 1 when 0."""
     cap: _builtins.int
