@@ -1,0 +1,1 @@
+"""The rules of dossiers and documents, without I/O."""

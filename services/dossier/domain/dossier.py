@@ -1,0 +1,535 @@
+"""A dossier from draft to result. Each act goes through the graph of `states`, then its own rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from dossier.domain.records import (
+    Actor,
+    Apology,
+    Attachment,
+    Channel,
+    Charge,
+    FeeLine,
+    HandOver,
+    Happened,
+    Limit,
+    Procedure,
+    Receipt,
+    Step,
+    Supplement,
+    Timeliness,
+    Transition,
+    apology_deadline,
+    rules_on,
+    timeliness,
+    vietnam_day,
+)
+from dossier.domain.states import RUNNING, Action, Edge, Party, State, step
+from kit.errors import Conflict, DomainError, FailedPrecondition, InvalidInput
+
+_CODE = re.compile(r"[A-Z0-9][A-Z0-9.]{0,39}-\d{6}-\d{4,6}")
+_ROLES = {
+    "reception": Party.RECEPTION,
+    "examiner": Party.EXAMINER,
+    "leader": Party.LEADER,
+    "clerk": Party.CLERK,
+}
+
+
+@dataclass
+class Dossier:
+    """One filing of one version of a procedure. Change it only through its methods."""
+
+    id: str
+    procedure: str
+    version: int
+    procedure_name: str
+    applicant: str
+    filed_by: str
+    channel: Channel
+    receiving_agency: str
+    deciding_agency: str
+    current_agency: str
+    created: datetime
+    updated: datetime
+    steps: list[Step]
+    limit: Limit | None
+    refundable: bool
+    assisted: bool = False  # filed by an official for an applicant at the desk
+    support_point: str = ""
+    case: str = ""
+    form: dict[str, Any] = field(default_factory=dict)
+    attachments: list[Attachment] = field(default_factory=list)
+    state: State = State.DRAFT
+    code: str = ""
+    agencies: list[str] = field(default_factory=list)  # all that hold it or held it
+    step_at: int = 0
+    step_due: datetime | None = None
+    assignee: str = ""
+    submitted: datetime | None = None
+    receipt: Receipt | None = None
+    supplement_until: datetime | None = None
+    due: datetime | None = None
+    paused: datetime | None = None  # since when the clock stands still
+    asked_from: State | None = None  # the state in which the withdrawal was asked for
+    supplement: Supplement | None = None
+    apology: Apology | None = None
+    closing_reason: str = ""
+    withdrawn: bool = False
+    finished: datetime | None = None
+    timeliness: Timeliness = Timeliness.NONE
+    charges: list[Charge] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+    signed_by: str = ""
+    rating: int = 0
+    rating_comment: str = ""
+    hand_overs: list[HandOver] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+    revision: int = 0
+    events: list[Any] = field(default_factory=list)
+
+    # -- what it says of itself
+
+    @property
+    def step(self) -> Step | None:
+        """The step that it is at; None when the procedure names none."""
+        return self.steps[self.step_at] if self.step_at < len(self.steps) else None
+
+    @property
+    def paid(self) -> bool:
+        """Whether something was charged and all of it is paid."""
+        return bool(self.charges) and all(charge.paid for charge in self.charges)
+
+    @property
+    def refundable_charges(self) -> bool:
+        return self.refundable and any(charge.paid for charge in self.charges)
+
+    def parties(self, roles: Iterable[tuple[str, str]]) -> frozenset[Party]:
+        """The capacities that an official's (agency, role) pairs give towards this dossier."""
+        found: set[Party] = set()
+        for agency, role in roles:
+            if role == "reception" and agency == self.receiving_agency:
+                found.add(Party.FRONT)
+            if (
+                role == "reception"
+                and self.assisted
+                and agency in (self.support_point, self.receiving_agency)
+            ):
+                found.add(Party.DESK)
+            if agency == self.current_agency and self.state is not State.DRAFT and role in _ROLES:
+                found.add(_ROLES[role])
+        if self.state is State.DRAFT:
+            found.discard(Party.FRONT)
+        return frozenset(found)
+
+    def allowed(self, actor: Actor, at: datetime) -> list[Action]:
+        """What this actor could do at this moment, in the order of `Action`."""
+        possible = []
+        for action in Action:
+            try:
+                self._may(action, actor, at)
+            except DomainError:
+                continue
+            possible.append(action)
+        return possible
+
+    def next_step(self) -> Step | None:
+        """The step after the current one."""
+        return self.steps[self.step_at + 1] if self.step_at + 1 < len(self.steps) else None
+
+    # -- acts of the applicant's side
+
+    def update(
+        self,
+        actor: Actor,
+        at: datetime,
+        *,
+        case: str,
+        form: dict[str, Any],
+        attachments: list[Attachment],
+        receiving_agency: str,
+        deciding_agency: str,
+    ) -> None:
+        """Changes the draft."""
+        edge = self._may(Action.UPDATE, actor, at)
+        self.case, self.form, self.attachments = case, form, attachments
+        self.receiving_agency = self.current_agency = receiving_agency
+        self.deciding_agency = deciding_agency
+        self._move(edge, actor, at)
+
+    def submit(self, actor: Actor, at: datetime) -> None:
+        """Files the draft. That form and components are complete has been checked against the procedure."""
+        edge = self._may(Action.SUBMIT, actor, at)
+        self.submitted = at
+        self._arrive(self.receiving_agency)
+        self._move(edge, actor, at)
+
+    def answer_supplement(
+        self,
+        actor: Actor,
+        at: datetime,
+        *,
+        form: dict[str, Any],
+        attachments: list[Attachment],
+        due: datetime | None,
+        step_due: datetime | None,
+        note: str = "",
+    ) -> None:
+        """Takes the new form and attachments; `due` is the whole limit again, counted from now."""
+        edge = self._may(Action.SUPPLEMENT, actor, at)
+        self.form, self.attachments = form, attachments
+        if self.supplement is not None:
+            self.supplement = replace(self.supplement, answered=at)
+        self._resume(due, step_due)
+        self._move(edge, actor, at, note)
+
+    def withdraw(self, actor: Actor, at: datetime, *, reason: str) -> None:
+        """Takes it back while nobody received it; else asks the agency for it."""
+        edge = self._may(Action.WITHDRAW, actor, at)
+        self.closing_reason = reason
+        if edge.target is State.WITHDRAWN:
+            self.withdrawn, self.finished = True, at
+        else:
+            self.asked_from = self.state
+        self._move(edge, actor, at, reason)
+
+    def rate(self, actor: Actor, at: datetime, *, rating: int, comment: str) -> None:
+        """One rating, 1-5, once there is a result."""
+        edge = self._may(Action.RATE, actor, at)
+        if not 1 <= rating <= 5:
+            raise InvalidInput("RATING_OUT_OF_RANGE", "a rating is 1 to 5")
+        self.rating, self.rating_comment = rating, comment
+        self._move(edge, actor, at)
+
+    # -- acts of the agencies
+
+    def receive(
+        self,
+        actor: Actor,
+        at: datetime,
+        *,
+        code: str,
+        due: datetime | None,
+        supplement_until: datetime,
+        step_due: datetime | None,
+        note: str = "",
+    ) -> None:
+        """Form 01: the code and the due time; the clock starts."""
+        edge = self._may(Action.RECEIVE, actor, at)
+        if not _CODE.fullmatch(code):
+            raise InvalidInput("BAD_CODE", f"not a dossier code: {code}")
+        self.code, self.due, self.supplement_until, self.step_due = code, due, supplement_until, step_due
+        self.receipt = Receipt(code, at, due, self.receiving_agency, actor.subject)
+        self._move(edge, actor, at, note)
+
+    def reject(self, actor: Actor, at: datetime, *, reason: str) -> None:
+        """Form 03."""
+        edge = self._may(Action.REJECT, actor, at)
+        self._close(at, reason)
+        self._move(edge, actor, at, reason)
+
+    def stop(self, actor: Actor, at: datetime, *, reason: str) -> None:
+        """Form 05; a stop where a withdrawal was asked for accepts it, and the citizen's reason stands."""
+        edge = self._may(Action.STOP, actor, at)
+        if self.state is State.WITHDRAWAL_REQUESTED:
+            self.withdrawn = True
+            self.timeliness = timeliness(at, self.due)
+            reason = self.closing_reason or reason
+        self._close(at, reason)
+        self._move(edge, actor, at, reason)
+
+    def decline_withdrawal(self, actor: Actor, at: datetime, *, reason: str) -> None:
+        """Back to where it was asked from."""
+        edge = self._may(Action.DECLINE_WITHDRAWAL, actor, at)
+        self.closing_reason, self.asked_from = "", None
+        self._move(edge, actor, at, reason)
+
+    def ask_supplement(
+        self, actor: Actor, at: datetime, *, defects: list[str], reason: str, guidance: str
+    ) -> None:
+        """Form 02; the clock stands still until it is answered."""
+        edge = self._may(Action.REQUEST_SUPPLEMENT, actor, at)
+        self.supplement = Supplement(defects, reason, guidance, at, actor.agency, actor.subject)
+        self.paused = at
+        self._move(edge, actor, at, reason)
+
+    def ask_payment(
+        self, actor: Actor, at: datetime, *, charge: str, lines: list[FeeLine], refundable: bool
+    ) -> None:
+        """Asks for fees under the id that the charge shall have; the clock stands still until paid."""
+        edge = self._may(Action.REQUEST_PAYMENT, actor, at)
+        if not lines or sum(line.amount for line in lines) <= 0 or any(line.amount < 0 for line in lines):
+            raise FailedPrecondition("NOTHING_TO_PAY", "there is no fee to ask for")
+        self.charges.append(Charge(charge, lines, refundable, at))
+        self.refundable = refundable
+        self.paused = at
+        self._move(edge, actor, at)
+
+    def charge_paid(
+        self, actor: Actor, at: datetime, *, charge: str, due: datetime | None, step_due: datetime | None
+    ) -> None:
+        """Takes note of a paid charge, once. The dossier goes on when all are paid, also when a withdrawal
+        has been asked for meanwhile; a closed one only keeps the note (payment refunds by its own rule)."""
+        known = next((c for c in self.charges if c.id == charge), None)
+        if known is None:
+            raise FailedPrecondition("UNKNOWN_CHARGE", "this dossier asked for no such charge", charge=charge)
+        if known.paid is not None:
+            return
+        known.paid = at
+        self.updated = max(self.updated, at)
+        if not self.paid:
+            return
+        due = max(due, self.due) if due is not None and self.due is not None else self.due
+        if self.state is State.WITHDRAWAL_REQUESTED and self.asked_from is State.PAYMENT_REQUESTED:
+            self.asked_from = State.IN_PROCESS
+            self._resume(due, step_due)
+        elif self.state is State.PAYMENT_REQUESTED:
+            edge = self._may(Action.SETTLE_PAYMENT, actor, at)
+            self._resume(due, step_due)
+            self._move(edge, actor, at, detail={"charge": charge})
+
+    def hand_off(
+        self, actor: Actor, at: datetime, *, agency: str, official: str, note: str, step_due: datetime | None
+    ) -> None:
+        """Hands it to another official or agency. Where the reception does so, or where the agency is that of
+        the next step, the current step is thereby completed."""
+        edge = self._may(Action.HAND_OFF, actor, at)
+        agency = agency or self.current_agency
+        if agency == self.current_agency and official in ("", self.assignee):
+            raise InvalidInput("NOTHING_CHANGES", "the dossier is there already")
+        here, ahead = self.step, self.next_step()
+        advance = (
+            here is not None
+            and ahead is not None
+            and (
+                here.role == "reception"
+                or (agency != self.current_agency and (ahead.agency or self.receiving_agency) == agency)
+            )
+        )
+        self._hand(actor, at, agency, official, note)
+        if advance:
+            self.step_at += 1
+            self.step_due = step_due
+        self._move(edge, actor, at, note)
+
+    def complete_step(
+        self, actor: Actor, at: datetime, *, expected: str, note: str, step_due: datetime | None
+    ) -> None:
+        """Completes the current step, which must be the `expected` one, and goes on to the next."""
+        edge = self._may(Action.COMPLETE_STEP, actor, at)
+        here, ahead = self.step, self.next_step()
+        if here is None or ahead is None:
+            raise FailedPrecondition("LAST_STEP", "there is no step after this one")
+        if expected and expected != here.id:
+            raise Conflict("STEP_PASSED", "the dossier is at another step", current=here.id)
+        self._hand(actor, at, ahead.agency or self.receiving_agency, "", note)
+        self.step_at += 1
+        self.step_due = step_due
+        self._move(edge, actor, at, note)
+
+    def extend_deadline(self, actor: Actor, at: datetime, *, due: datetime, reason: str) -> None:
+        """Form 04: once, and at least a day before expiry."""
+        edge = self._may(Action.EXTEND_DEADLINE, actor, at)
+        if self.due is None or due <= self.due:
+            raise InvalidInput("NOT_LATER", "the new due time must be after the old one")
+        self.apology = Apology(self.due, due, reason, at, actor.subject)
+        self.due = due
+        self._move(edge, actor, at, reason)
+
+    def sign_result(self, actor: Actor, at: datetime, *, document: str, note: str) -> None:
+        """The leader's signature makes the uploaded file the result; it goes back to the reception."""
+        edge = self._may(Action.SIGN_RESULT, actor, at)
+        self.results.append(document)
+        self.signed_by = actor.subject
+        self.finished, self.timeliness = at, timeliness(at, self.due)
+        self._hand(actor, at, self.receiving_agency, "", note)
+        self.step_at, self.step_due = min(self.step_at + 1, len(self.steps)), None
+        self._move(edge, actor, at, note, detail={"document": document})
+
+    def hand_over_result(self, actor: Actor, at: datetime, *, note: str) -> None:
+        """Closes the dossier."""
+        edge = self._may(Action.HAND_OVER_RESULT, actor, at)
+        self._move(edge, actor, at, note)
+
+    # -- the common part
+
+    def _may(self, action: Action, actor: Actor, at: datetime) -> Edge:
+        back = self.asked_from if action is Action.DECLINE_WITHDRAWAL else None
+        edge = step(self.state, action, actor.parties, back=back)
+        if (rule := _RULES.get(action)) is not None:
+            rule(self, actor, at)
+        return edge
+
+    def _move(
+        self, edge: Edge, actor: Actor, at: datetime, note: str = "", *, detail: dict[str, str] | None = None
+    ) -> None:
+        at = max(at, self.updated)
+        if edge.source is not edge.target:
+            self.transitions.append(
+                Transition(edge.source, edge.target, edge.action, at, actor.subject, actor.agency, note)
+            )
+        self.state, self.updated = edge.target, at
+        if edge.event:
+            self.events.append(Happened(edge.event, actor.subject, actor.agency, at, detail or {}))
+
+    def _arrive(self, agency: str, official: str = "") -> None:
+        self.current_agency, self.assignee = agency, official
+        if agency not in self.agencies:
+            self.agencies.append(agency)
+
+    def _hand(self, actor: Actor, at: datetime, agency: str, official: str, note: str) -> None:
+        here = self.step
+        self.hand_overs.append(
+            HandOver(
+                step=here.id if here else "",
+                step_name=here.name if here else "",
+                from_agency=self.current_agency,
+                from_official=actor.subject,
+                to_agency=agency,
+                to_official=official,
+                at=max(at, self.updated),
+                timeliness=timeliness(at, self.step_due or self.due),
+                note=note,
+            )
+        )
+        self._arrive(agency, official)
+
+    def _resume(self, due: datetime | None, step_due: datetime | None) -> None:
+        self.due, self.step_due, self.paused = due, step_due, None
+
+    def _close(self, at: datetime, reason: str) -> None:
+        self.closing_reason, self.finished, self.paused, self.asked_from = reason, at, None, None
+
+
+def _window_is_open(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    if dossier.supplement is not None:
+        raise FailedPrecondition("SUPPLEMENT_USED", "one supplement request only")
+    if dossier.supplement_until is not None and at > dossier.supplement_until:
+        raise FailedPrecondition("SUPPLEMENT_TOO_LATE", "the days for a supplement request are over")
+
+
+def _apology_is_possible(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    if dossier.apology is not None:
+        raise FailedPrecondition("APOLOGY_USED", "one new appointment only")
+    if dossier.due is None:
+        raise FailedPrecondition("NO_LIMIT", "this dossier has no due time")
+    if at >= apology_deadline(dossier.due, rules_on(at)):
+        raise FailedPrecondition("APOLOGY_TOO_LATE", "an apology is made at least a day before expiry")
+
+
+def _step_can_be_completed(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    here = dossier.step
+    if here is None:
+        raise FailedPrecondition("LAST_STEP", "the procedure names no steps")
+    if here.role in _ROLES and _ROLES[here.role] not in actor.parties and actor.subject != dossier.assignee:
+        raise FailedPrecondition("NOT_YOUR_STEP", "this step is for another role", role=here.role)
+    if dossier.next_step() is None:
+        raise FailedPrecondition("LAST_STEP", "there is no step after this one")
+    if here.role == "leader" and not _leads_later(dossier):
+        raise FailedPrecondition("SIGN_REQUIRED", "the leader's last step is completed by signing the result")
+
+
+def _result_is_due(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    here = dossier.step
+    last_word = here is not None and here.role == "leader" and not _leads_later(dossier)
+    if not last_word and any(s.role == "leader" for s in dossier.steps[dossier.step_at :]):
+        raise FailedPrecondition("NOT_AT_SIGNING", "the dossier has not come to the signing leader yet")
+
+
+def _result_is_signed(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    if not dossier.results or not dossier.signed_by:
+        raise FailedPrecondition("RESULT_UNSIGNED", "an unsigned result cannot be handed over")
+
+
+def _not_rated(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    if dossier.rating:
+        raise FailedPrecondition("RATED_ALREADY", "rated already")
+
+
+def _leads_later(dossier: Dossier) -> bool:
+    return any(s.role == "leader" for s in dossier.steps[dossier.step_at + 1 :])
+
+
+_RULES: dict[Action, Callable[[Dossier, Actor, datetime], None]] = {
+    Action.REQUEST_SUPPLEMENT: _window_is_open,
+    Action.EXTEND_DEADLINE: _apology_is_possible,
+    Action.COMPLETE_STEP: _step_can_be_completed,
+    Action.SIGN_RESULT: _result_is_due,
+    Action.HAND_OVER_RESULT: _result_is_signed,
+    Action.RATE: _not_rated,
+}
+
+
+def draft(
+    id: str,  # noqa: A002 - the aggregate's own word
+    procedure: Procedure,
+    at: datetime,
+    *,
+    applicant: str,
+    filed_by: str,
+    assisted: bool,
+    channel: Channel,
+    case: str,
+    form: dict[str, Any],
+    attachments: list[Attachment],
+    receiving_agency: str,
+    support_point: str,
+) -> Dossier:
+    """A new draft that pins this version of the procedure: its name, steps, limit and refund rule."""
+    return Dossier(
+        id=id,
+        procedure=procedure.code,
+        version=procedure.version,
+        procedure_name=procedure.name,
+        applicant=applicant,
+        filed_by=filed_by,
+        assisted=assisted,
+        channel=channel,
+        support_point=support_point,
+        receiving_agency=receiving_agency,
+        deciding_agency=deciding_agency(procedure, receiving_agency),
+        current_agency=receiving_agency,
+        created=at,
+        updated=at,
+        steps=list(procedure.steps),
+        limit=procedure.limit(channel),
+        refundable=procedure.refundable,
+        case=case,
+        form=form,
+        attachments=attachments,
+    )
+
+
+def deciding_agency(procedure: Procedure, receiving_agency: str) -> str:
+    """The agency of the last leader's step; without one, the receiving agency."""
+    agencies = [s.agency for s in procedure.steps if s.role == "leader"]
+    return (agencies[-1] if agencies else "") or receiving_agency
+
+
+def merged(old: list[Attachment], new: list[Attachment]) -> list[Attachment]:
+    """The new attachments, and the old ones of components that the new do not name."""
+    named = {attachment.component for attachment in new}
+    return [a for a in old if a.component not in named] + new
+
+
+def dossier_code(agency: str, at: datetime, number: int) -> str:
+    """`H32.15-261121-0001`: agency, day of reception in Vietnam, order in that day."""
+    return f"{agency}-{vietnam_day(at):%y%m%d}-{number:04d}"
+
+
+def normal_code(text: str) -> str:
+    """A code as typed or scanned; InvalidInput BAD_CODE when it cannot be one."""
+    code = text.strip().upper()
+    if not _CODE.fullmatch(code):
+        raise InvalidInput("BAD_CODE", "a code looks like H32.15-261121-0001")
+    return code
+
+
+def is_open(dossier: Dossier) -> bool:
+    """Whether results may still be prepared for it."""
+    return dossier.state in RUNNING

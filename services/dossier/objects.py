@@ -1,0 +1,125 @@
+"""Bytes of uploads and documents in object storage: a folder, or any S3-compatible store.
+
+Keys: `uploads/<upload>/…` parts as they arrived, `staging/<upload>` a file being put together,
+`sha256/ab/<digest>` finished content. Nothing here holds more than one part in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import obstore
+from obstore.store import LocalStore, ObjectStore, from_url
+
+EDGE = 64 * 1024  # bytes of a file's beginning and end that recognising its type may look at
+_READ = 2**20  # bytes asked for at once
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A file put together from its parts."""
+
+    key: str
+    sha256: str
+    size: int
+    head: bytes
+    tail: bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    key: str
+    modified: datetime
+
+
+def open_objects(url: str) -> Objects:
+    """The store that `url` names: `file:///path` (made if missing) or `s3://bucket/prefix`, whose
+    credentials and endpoint come from the usual AWS_* variables."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        folder = Path(url2pathname(parts.path))
+        folder.mkdir(parents=True, exist_ok=True)
+        return Objects(LocalStore(folder, mkdir=True))
+    return Objects(from_url(url, client_options={"timeout": "60s"}, retry_config={"max_retries": 5}))
+
+
+class Objects:
+    """What the vault needs of an object store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def put(self, key: str, data: bytes | bytearray) -> None:
+        """Writes one object whole; for parts, never for files."""
+        await obstore.put_async(self._store, key, bytes(data), use_multipart=False)
+
+    async def assemble(self, parts: Sequence[str], key: str) -> Assembled:
+        """Streams the parts, in order, into one object at `key`, hashing on the way."""
+        digest, size, head, tail = hashlib.sha256(), 0, b"", b""
+        async with obstore.open_writer_async(
+            self._store, key, buffer_size=8 * 2**20, max_concurrency=1
+        ) as writer:
+            for part in parts:
+                async for chunk in self._chunks(part):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    if len(head) < EDGE:
+                        head += chunk[: EDGE - len(head)]
+                    tail = (tail + chunk[-EDGE:])[-EDGE:]
+                    await writer.write(chunk)
+        return Assembled(key, digest.hexdigest(), size, head, tail)
+
+    async def move(self, source: str, target: str) -> None:
+        """Renames; what was at `target` is replaced."""
+        await obstore.rename_async(self._store, source, target, overwrite=True)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Deletes what is there of these."""
+        for key in keys:
+            try:
+                await obstore.delete_async(self._store, key)
+            except FileNotFoundError:
+                continue
+
+    async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
+        """The bytes [offset, offset + length) in pieces of at most 256 KiB. Raises FileNotFoundError."""
+        end = offset + length
+        while offset < end:
+            ahead = await obstore.get_range_async(
+                self._store, key, start=offset, end=min(offset + _READ, end)
+            )
+            piece = memoryview(ahead)
+            if not piece:
+                return
+            for start in range(0, len(piece), 256 * 1024):
+                yield bytes(piece[start : start + 256 * 1024])
+            offset += len(piece)
+
+    async def list(self, prefix: str) -> AsyncIterator[Stored]:
+        """Every object below the prefix, in no order."""
+        async for batch in obstore.list(self._store, prefix, chunk_size=500):
+            for item in batch:
+                yield Stored(item["path"], item["last_modified"])
+
+    async def modified(self, key: str) -> datetime | None:
+        """When the object was last written; None when it is not there."""
+        try:
+            return (await obstore.head_async(self._store, key))["last_modified"]
+        except FileNotFoundError:
+            return None
+
+    async def check(self) -> None:
+        """Raises when the store cannot be reached."""
+        async for _ in obstore.list(self._store, "sha256", chunk_size=1):
+            return
+
+    async def _chunks(self, key: str) -> AsyncIterator[bytes]:
+        result = await obstore.get_async(self._store, key)
+        async for chunk in result.stream(min_chunk_size=_READ):
+            yield bytes(chunk)
