@@ -1,0 +1,254 @@
+"""Streams and durable consumers of JetStream, and the loop that hands events to handlers.
+
+Events of one subscription are handled one after the other, over all replicas and across crashes
+(`max_ack_pending` 1), so an aggregate's events arrive in order. A subscription that says `ordered=False`
+handles several at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+from google.protobuf.message import DecodeError, Message
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
+from opentelemetry import trace
+
+from kit import clock
+from kit.errors import Conflict, DomainError, Unavailable
+from kit.events import subject
+from kit.telemetry import EVENTS_HANDLED, parent_from, tracer
+
+DEAD = "DEAD"
+_ACK_WAIT = 10.0  # seconds of silence after which an event is given to another
+_PARALLEL = 8  # events handled at once when their order does not matter
+_FETCH = 5.0  # seconds that a fetch waits
+_BACKOFF = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0, 30.0)  # seconds before the next attempt
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened elsewhere. `id` is the same at every delivery."""
+
+    id: str
+    type: str
+    subject: str
+    time: datetime
+    message: Any
+
+
+Handler = Callable[[Event], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """What a service wants to hear: `durable` is `<service>-<purpose>`, `stream` the announcing context.
+
+    `attempts` bounds the tries of one event; after that it goes to the DEAD stream.
+    """
+
+    durable: str
+    stream: str
+    types: Mapping[type[Message], Handler]
+    attempts: int = 8
+    ordered: bool = True
+
+
+async def provision_stream(jetstream: JetStreamContext, context: str, replicas: int = 1) -> None:
+    """Makes a context's stream (or DEAD), or corrects what differs from what we want."""
+    wanted: dict[str, Any] = {
+        "subjects": ["dead.>"] if context == DEAD else [f"motcua.{context}.>"],
+        "num_replicas": replicas,
+        "duplicate_window": 120.0,
+    }
+    try:
+        known = (await jetstream.stream_info(context)).config
+    except nats.js.errors.NotFoundError:
+        await jetstream.add_stream(StreamConfig(name=context, storage=StorageType.FILE, **wanted))
+        return
+    if any(getattr(known, name) != value for name, value in wanted.items()):
+        log.warning("stream %s differs and is corrected", context)
+        await jetstream.update_stream(replace(known, **wanted))
+
+
+async def provision_consumer(jetstream: JetStreamContext, subscription: Subscription) -> None:
+    """Makes a durable pull consumer, or corrects what differs; made anew where JetStream cannot change it,
+    then from after the last event that it had acknowledged."""
+    name, stream = subscription.durable, subscription.stream
+    wanted: dict[str, Any] = {
+        "ack_policy": AckPolicy.EXPLICIT,
+        "ack_wait": _ACK_WAIT,
+        # We count attempts: the server would drop an event whose last attempt died with its process.
+        "max_deliver": -1,
+        "filter_subjects": sorted(subject(stream, kind.DESCRIPTOR.name, ">") for kind in subscription.types),
+        "max_ack_pending": 1 if subscription.ordered else _PARALLEL,
+    }
+    fresh = ConsumerConfig(durable_name=name, deliver_policy=DeliverPolicy.ALL, **wanted)
+    try:
+        known = await jetstream.consumer_info(stream, name)
+    except nats.js.errors.NotFoundError:
+        await jetstream.add_consumer(stream, fresh)
+        return
+    config = known.config
+    single = [config.filter_subject] if config.filter_subject else []
+    config = replace(config, filter_subjects=sorted(config.filter_subjects or single), filter_subject=None)
+    if config.deliver_subject is None and all(getattr(config, key) == wanted[key] for key in wanted):
+        return
+    log.warning("consumer %s differs and is corrected", name)
+    try:
+        if config.deliver_subject is not None:
+            raise nats.js.errors.BadRequestError(description="a push consumer")
+        await jetstream.add_consumer(stream, replace(config, **wanted))
+    except nats.js.errors.APIError as error:
+        after = known.ack_floor.stream_seq if known.ack_floor else 0
+        log.warning("consumer %s is made anew after event %d: %s", name, after, error.description)
+        await jetstream.delete_consumer(stream, name)
+        fresh.deliver_policy, fresh.opt_start_seq = DeliverPolicy.BY_START_SEQUENCE, after + 1
+        await jetstream.add_consumer(stream, fresh)
+
+
+class Consumer:
+    """Runs one subscription until cancelled."""
+
+    def __init__(self, client: Client, subscription: Subscription) -> None:
+        self._jetstream = client.jetstream()
+        self._subscription = subscription
+        self._by_type = {kind.DESCRIPTOR.full_name: (kind, do) for kind, do in subscription.types.items()}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Fetches and handles; whatever happens to NATS is a wait. On cancellation the events in hand are
+        left to be delivered again."""
+        name, stream = self._subscription.durable, self._subscription.stream
+        room = asyncio.Semaphore(1 if self._subscription.ordered else _PARALLEL)
+        pause = 0.1
+        while True:
+            try:
+                await provision_consumer(self._jetstream, self._subscription)
+                pull = await self._jetstream.pull_subscribe_bind(consumer=name, stream=stream)
+                try:
+                    while True:
+                        await room.acquire()
+                        try:
+                            [message] = await pull.fetch(1, timeout=_FETCH)
+                        except nats.errors.TimeoutError:
+                            room.release()
+                            pause = 0.1
+                            continue
+                        except BaseException:
+                            room.release()
+                            raise
+                        task = asyncio.create_task(self._handle(message))
+                        self._running.add(task)
+                        task.add_done_callback(self._running.discard)
+                        task.add_done_callback(lambda _done: room.release())
+                finally:
+                    await pull.unsubscribe()
+            except asyncio.CancelledError:
+                for task in self._running:
+                    task.cancel()
+                raise
+            except (nats.errors.Error, OSError) as error:
+                log.warning("consumer %s waits for NATS: %s", name, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    async def _handle(self, message: Msg) -> None:
+        headers = message.headers or {}
+        kind = headers.get("ce-type", "")
+        consumer = self._subscription.durable
+        started = time.perf_counter()
+        outcome = "lost"
+        with tracer.start_as_current_span(
+            f"handle {kind} {consumer}",
+            parent_from(headers.get("traceparent")),
+            kind=trace.SpanKind.CONSUMER,
+            attributes={"event.id": headers.get("ce-id", "")},
+        ) as span:
+            beating = asyncio.create_task(self._beat(message))
+            try:
+                outcome = await self._attempt(message, kind, headers)
+            except (nats.errors.Error, OSError) as error:
+                # Not acknowledged: it comes again, and the handler knows what it has handled.
+                log.warning("event %s not settled: %s", headers.get("ce-id"), error)
+            finally:
+                beating.cancel()
+                span.set_attribute("event.outcome", outcome)
+                EVENTS_HANDLED.labels(consumer, kind, outcome).observe(time.perf_counter() - started)
+
+    async def _beat(self, message: Msg) -> None:
+        while True:
+            await asyncio.sleep(_ACK_WAIT / 3)
+            try:
+                await message.in_progress()
+            except (nats.errors.Error, OSError) as error:
+                log.info("no heartbeat: %s", error)
+
+    async def _attempt(self, message: Msg, kind: str, headers: Mapping[str, str]) -> str:
+        if kind and kind not in self._by_type:
+            await message.ack()
+            return "unknown"
+        try:
+            decode, handler = self._by_type[kind]
+            event = Event(
+                id=headers["ce-id"],
+                type=kind,
+                subject=message.subject,
+                time=clock.from_text(headers["ce-time"]),
+                message=decode.FromString(message.data),
+            )
+        except (KeyError, ValueError, DecodeError) as error:
+            await self._bury(message, "UNDECODABLE", repr(error))
+            return "dead"
+        tries = message.metadata.num_delivered
+        failure: Exception
+        try:
+            await handler(event)
+        except Unavailable as error:  # not the event's fault: as long as it takes
+            return await self._again(message, event, tries, error)
+        except DomainError as error:
+            if not isinstance(error, Conflict):
+                await self._bury(message, error.reason, error.message)
+                return "dead"
+            reason, failure = error.reason, error
+        except Exception as error:
+            log.exception("event %s (%s) failed in %s", event.id, kind, self._subscription.durable)
+            reason, failure = type(error).__name__, error
+        else:
+            await message.ack()
+            return "handled"
+        if tries >= self._subscription.attempts:
+            await self._bury(message, reason, str(failure))
+            return "dead"
+        return await self._again(message, event, tries, failure)
+
+    async def _again(self, message: Msg, event: Event, tries: int, error: Exception) -> str:
+        delay = _BACKOFF[min(tries, len(_BACKOFF)) - 1]
+        log.warning("event %s (%s) again in %.1f s: %s", event.id, event.type, delay, type(error).__name__)
+        await message.nak(delay=delay)
+        return "again"
+
+    async def _bury(self, message: Msg, reason: str, why: str) -> None:
+        consumer, about = self._subscription.durable, message.metadata
+        headers = {
+            **(message.headers or {}),
+            "Nats-Msg-Id": f"{consumer}:{about.stream}:{about.sequence.stream}",
+            "dead-reason": reason,
+            "dead-error": " ".join(why.split())[:500],
+            "dead-subject": message.subject,
+            "dead-consumer": consumer,
+        }
+        await self._jetstream.publish(f"dead.{consumer}", message.data, timeout=5, headers=headers)
+        await message.term()
+        log.error("event %s is in %s: %s from %s", headers.get("ce-id"), DEAD, reason, consumer)

@@ -1,0 +1,122 @@
+"""The relay: publishes to JetStream what aggregates have to announce, then takes it out of their documents.
+
+A crash between the two only publishes the same event id again, which JetStream drops. Replicas may run side
+by side: each publishes an aggregate's entries in order and waits for every PubAck.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import nats.errors
+from nats.js import JetStreamContext
+from opentelemetry import trace
+
+from kit.errors import Unavailable
+from kit.events import Entry
+from kit.mongo import Store
+from kit.telemetry import EVENTS_PUBLISHED, parent_from, traceparent, tracer
+
+_PARALLEL = 16  # aggregates published at the same time
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """Publishes for some stores. `poll` is how often (s) it looks for what a crash left behind."""
+
+    def __init__(
+        self, stores: Iterable[Store[Any]], jetstream: JetStreamContext, *, poll: float = 5.0
+    ) -> None:
+        self._stores = list(stores)
+        self._jetstream = jetstream
+        self._poll = poll
+        self._due: asyncio.Queue[tuple[Store[Any], str]] = asyncio.Queue()
+        self._queued: set[tuple[str, str]] = set()
+        self._again: set[tuple[str, str]] = set()
+
+    def wake(self, store: Store[Any], id: str) -> None:
+        """Says that this aggregate has something to announce; returns at once."""
+        key = (store.name, id)
+        if key in self._queued:
+            self._again.add(key)
+        else:
+            self._queued.add(key)
+            self._due.put_nowait((store, id))
+
+    async def run(self) -> None:
+        """Publishes until cancelled. NATS or the database being away is only a wait."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look())
+            for _ in range(_PARALLEL):
+                tasks.create_task(self._work())
+
+    async def _look(self) -> None:
+        while True:
+            for store in self._stores:
+                try:
+                    for id in await store.pending():
+                        if (store.name, id) not in self._queued:
+                            self.wake(store, id)
+                except Unavailable as error:
+                    log.warning("outbox of %s not read: %s", store.name, error)
+            await asyncio.sleep(self._poll)
+
+    async def _work(self) -> None:
+        while True:
+            store, id = await self._due.get()
+            key = (store.name, id)
+            try:
+                await self._relay(store, id)
+            except Exception as error:
+                # It stays pending in its document; the next look finds it.
+                log.warning("events of %s %s not published yet: %s: %s", *key, type(error).__name__, error)
+                self._again.discard(key)
+            self._queued.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.wake(store, id)
+
+    async def _relay(self, store: Store[Any], id: str) -> None:
+        done: set[str] = set()
+        try:
+            for entry in await store.outbox(id):
+                await self._publish(entry)
+                done.add(entry.id)
+        finally:
+            if done:
+                await store.published(id, done)
+
+    async def _publish(self, entry: Entry) -> None:
+        name = f"publish {entry.type}"
+        with tracer.start_as_current_span(
+            name,
+            parent_from(entry.traceparent),
+            kind=trace.SpanKind.PRODUCER,
+            attributes={"event.id": entry.id},
+        ) as span:
+            headers = {
+                "Nats-Msg-Id": entry.id,
+                "ce-id": entry.id,
+                "ce-type": entry.type,
+                "ce-source": entry.source,
+                "ce-time": entry.time,
+                "traceparent": traceparent(span) or entry.traceparent,
+            }
+            pause = 0.1
+            while True:
+                try:
+                    await self._jetstream.publish(entry.subject, entry.payload(), timeout=5, headers=headers)
+                except (nats.errors.MaxPayloadError, nats.errors.ConnectionClosedError):
+                    EVENTS_PUBLISHED.labels(entry.type, "refused").inc()
+                    raise
+                except (nats.errors.Error, OSError) as error:  # a timeout says nothing: same id, once more
+                    EVENTS_PUBLISHED.labels(entry.type, "again").inc()
+                    log.warning("event %s not acknowledged: %s", entry.id, error)
+                else:
+                    EVENTS_PUBLISHED.labels(entry.type, "published").inc()
+                    return
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)

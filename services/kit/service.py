@@ -1,0 +1,234 @@
+"""A service: its API, its stores, what it announces and hears, started and stopped in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import signal
+import sys
+import typing
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NoReturn
+
+import nats
+import uvloop
+from nats.aio.client import Client
+from pydantic import ValidationError
+
+from kit import mongo, telemetry
+from kit.auth import TokenVerifier
+from kit.consumer import DEAD, Consumer, Subscription, provision_consumer, provision_stream
+from kit.errors import DomainError
+from kit.grpc_server import AddServicer, Server
+from kit.outbox import Relay
+from kit.settings import Settings
+
+log = logging.getLogger(__name__)
+_PROBE = 2.0  # seconds between two looks at the database
+_MESSAGING = 10.0  # seconds that a start waits for NATS before it goes on without
+
+
+class CannotStart(Exception):
+    """The service cannot start as it is configured; the message is one clear line."""
+
+
+class Service:
+    """One service in one process (or several in one, in tests).
+
+    `tasks` are functions that run until cancelled, started again when they fail; `opening` are awaited before
+    the API answers (seeds, keys), `closing` after it has stopped (channels). `verifier` turns tokens into
+    callers; without one every caller is anonymous.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        servicers: Iterable[tuple[AddServicer, Any]] = (),
+        database: mongo.Database | None = None,
+        stores: Iterable[mongo.Store[Any]] = (),
+        subscriptions: Iterable[Subscription] = (),
+        tasks: Iterable[Callable[[], Awaitable[None]]] = (),
+        opening: Iterable[Callable[[], Awaitable[None]]] = (),
+        closing: Iterable[Callable[[], Awaitable[None]]] = (),
+        verifier: TokenVerifier | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.stores = tuple(stores)
+        self.subscriptions = tuple(subscriptions)
+        self.nats: Client | None = None
+        self._database = database if database is not None else next((s.database for s in self.stores), None)
+        self._tasks = tuple(tasks)
+        self._opening = tuple(opening)
+        self._closing = tuple(closing)
+        self._server = Server(settings, servicers, verifier)
+        self._running: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """Where the API listens, once started."""
+        return self._server.port
+
+    async def start(self) -> None:
+        """Returns when the service is ready. Raises CannotStart."""
+        try:
+            await self._start()
+        except (OSError, DomainError) as error:
+            await self.stop()
+            raise CannotStart(f"{self.name}: {error}") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        if self._database is not None:
+            kind = await mongo.kind_of(self._database)
+            if self.settings.environment == "production" and kind not in ("replica set", "sharded"):
+                raise CannotStart(
+                    f"{self.name}: production needs a MongoDB replica set; MONGODB_URL leads to a {kind}"
+                )
+        for store in self.stores:
+            await store.prepare()
+        if self.settings.metrics_listen:
+            telemetry.serve_metrics(self.settings.metrics_listen)
+        await self._server.start()
+        if self._streams() or self.subscriptions:
+            connected = asyncio.Event()
+            self._spawn(lambda: self._messaging(connected))
+            try:
+                await asyncio.wait_for(connected.wait(), _MESSAGING)
+            except TimeoutError:
+                log.warning("NATS does not answer at %s; events wait", self.settings.nats_url)
+        for step in self._opening:
+            await step()
+        for task in self._tasks:
+            self._spawn(task)
+        await self._server.ready(True)
+        if self._database is not None:
+            self._spawn(self._probe)
+        log.info("%s ready on port %d", self.name, self.port)
+
+    async def stop(self) -> None:
+        """Not ready first, then running calls finish, then everything behind them ends."""
+        await self._server.stop()
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._running.clear()
+        if self.nats is not None:
+            await self.nats.close()
+        for step in self._closing:
+            await step()
+        if self._database is not None:
+            self._database.client.close()
+
+    async def run(self) -> None:
+        """Starts, and runs until SIGTERM or SIGINT."""
+        asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        starting = asyncio.create_task(self.start())
+        waiting = asyncio.create_task(asked.wait())
+        await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return
+        try:
+            await starting
+            await waiting
+            log.info("%s stops", self.name)
+            await self.stop()
+        finally:
+            waiting.cancel()
+
+    def _streams(self) -> set[str]:
+        own = {store.context for store in self.stores if store.context}
+        return own | {subscription.stream for subscription in self.subscriptions}
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._running.append(asyncio.create_task(_forever(work)))
+
+    async def _messaging(self, connected: asyncio.Event) -> None:
+        if self.nats is not None:
+            await self.nats.close()
+        client = self.nats = await nats.connect(
+            self.settings.nats_url.split(","),
+            name=self.name,
+            connect_timeout=2,
+            reconnect_time_wait=0.5,
+            max_reconnect_attempts=-1,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            error_cb=_nats_error,
+        )
+        jetstream = client.jetstream()
+        for stream in sorted(self._streams() | {DEAD}):
+            await provision_stream(jetstream, stream, self.settings.stream_replicas)
+        for subscription in self.subscriptions:
+            await provision_consumer(jetstream, subscription)
+        relay = Relay(self.stores, jetstream)
+        for store in self.stores:
+            store.wake = store.wake or relay.wake
+        connected.set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(relay.run())
+            for subscription in self.subscriptions:
+                tasks.create_task(Consumer(client, subscription).run())
+
+    async def _probe(self) -> None:
+        """Ready only while the database answers."""
+        ready = True
+        while True:
+            await asyncio.sleep(_PROBE)
+            answers = self._database is None or await mongo.answers(self._database, _PROBE)
+            if answers != ready:
+                ready = answers
+                log.warning("database %s", "answers again" if ready else "does not answer; not ready")
+                await self._server.ready(ready)
+
+
+async def _forever(work: Callable[[], Awaitable[None]]) -> None:
+    pause = 0.5
+    while True:
+        try:
+            await work()
+            return
+        except Exception:
+            log.exception("a background task failed and starts again in %.1f s", pause)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 10.0)
+
+
+async def _nats_error(error: Exception) -> None:
+    log.warning("NATS: %s", str(error) or type(error).__name__)
+
+
+def main(build: Callable[[Any], Service | Awaitable[Service]]) -> NoReturn:
+    """The whole of a `__main__.py`: `main(build)`. The settings class is `build`'s annotation of `settings`.
+
+    Ends with 0 after a signal, with 2 and one clear line when it cannot start.
+    """
+    kind = typing.get_type_hints(build)[next(iter(inspect.signature(build).parameters))]
+    name = build.__module__.partition(".")[0]
+    try:
+        settings = kind()
+        telemetry.setup(settings, name)
+        uvloop.run(_run(build, settings))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        print(f"{name}: bad setting: {wrong}", file=sys.stderr)
+        sys.exit(2)
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+async def _run(build: Callable[[Any], Service | Awaitable[Service]], settings: Settings) -> None:
+    built = build(settings)
+    await (await built if inspect.isawaitable(built) else built).run()

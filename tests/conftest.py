@@ -1,0 +1,121 @@
+"""The parts that tests run on: a MongoDB wire and NATS with JetStream, started once a session."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_part(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts a program, waits until its port answers, ends it afterwards."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-2000:]}") from None
+                time.sleep(0.05)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@pytest.fixture(scope="session")
+def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`MONGODB_URL`; else a `mongod` found on the path, as a one-node replica set; else the stand-in."""
+    if given := os.environ.get("MONGODB_URL"):
+        yield given
+        return
+    home, port = tmp_path_factory.mktemp("mongo"), free_port()
+    (home / "data").mkdir()
+    if mongod := shutil.which("mongod"):
+        command = [mongod, "--dbpath", f"{home}/data", "--port", str(port), "--bind_ip", "127.0.0.1"]
+        for _ in run_part([*command, "--replSet", "rs0"], port, home / "log"):
+            _initiate(port)
+            yield f"mongodb://127.0.0.1:{port}/?replicaSet=rs0"
+        return
+    command = [f"{_BIN}/nx-27017", "--data-dir", f"{home}/data", "-p", str(port)]
+    for _ in run_part(
+        [*command, "--pid-file", f"{home}/pid", "--log-file", f"{home}/nx.log"], port, home / "log"
+    ):
+        yield f"mongodb://127.0.0.1:{port}"
+
+
+def _initiate(port: int) -> None:
+    from pymongo import MongoClient
+
+    with MongoClient[dict[str, Any]]("127.0.0.1", port, directConnection=True) as client:
+        member = {"_id": 0, "host": f"127.0.0.1:{port}"}
+        client.admin.command("replSetInitiate", {"_id": "rs0", "members": [member]})
+        deadline = time.monotonic() + 30
+        while not client.admin.command("hello")["isWritablePrimary"]:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the replica set elected nobody")
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`NATS_URL`, else a nats-server with JetStream and a store of its own."""
+    if given := os.environ.get("NATS_URL"):
+        yield given
+        return
+    home, port = tmp_path_factory.mktemp("nats"), free_port()
+    command = [f"{_BIN}/nats-server", "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", f"{home}/store"]
+    for _ in run_part(command, port, home / "log"):
+        yield f"nats://127.0.0.1:{port}"
+
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+async def _eventually(
+    condition: Callable[[], Any], *, within: float = 10.0, every: float = 0.02, message: str = ""
+) -> Any:
+    deadline = time.monotonic() + within
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(message or f"not true within {within:g} s")
+        await asyncio.sleep(every)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Eventually:
+    """`await eventually(lambda: …, within=seconds)`: the first true value of a condition, sync or async."""
+    return _eventually
