@@ -1,7 +1,7 @@
 """Generates `protos/gen` from the contracts in `protos`: messages, gRPC code and the type stubs of both.
 
-    python -m dev.gen           writes protos/gen anew
-    python -m dev.gen --check   exits 1 and names the files when what is checked in is not what the contracts say
+python -m dev.gen           writes protos/gen anew
+python -m dev.gen --check   exits 1 and names the files when what is checked in is not what the contracts say
 """
 
 import argparse
@@ -28,7 +28,7 @@ def contracts(root: Path) -> list[str]:
 
 
 def generate(protos: Path, out: Path) -> list[str]:
-    """Generates the code of every contract under `protos` into the folder `out`; returns the contracts' names."""
+    """Generates the code of every contract under `protos` into the folder `out`; returns their names."""
     names = contracts(protos)
     if not names:
         raise SystemExit(f"no contracts under {protos}/motcua")

@@ -47,7 +47,10 @@ def find_uv():
     # type: () -> str
     """uv when the path has one that runs (a version manager's shim may not), else nothing."""
     path = shutil.which("uv")
-    if path and subprocess.call([path, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0:
+    if (
+        path
+        and subprocess.call([path, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    ):
         return path
     return ""
 
@@ -56,7 +59,9 @@ def run(what, command):
     # type: (str, list[str]) -> None
     """Runs a step whose own output tells what went wrong."""
     print("setup: %s" % what, flush=True)  # noqa: UP031
-    environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH")
+    }
     if subprocess.call(command, cwd=str(ROOT), env=environment) != 0:
         fail("%s failed, see above" % what)  # noqa: UP031
 
@@ -84,7 +89,15 @@ def main():
     else:
         if subprocess.call([str(python), "-m", "pip", "--version"], stdout=subprocess.DEVNULL) != 0:
             run("adding pip", [str(python), "-m", "ensurepip"])
-        install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+        install = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--disable-pip-version-check",
+        ]
     STAMP.unlink(missing_ok=True)
     if not works or have[:1] != [locked]:
         run("installing requirements.lock", [*install, "--require-hashes", "-r", str(lock)])
