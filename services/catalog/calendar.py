@@ -1,8 +1,9 @@
 """The working calendar: which days are worked, and when a limit that starts at an instant is over.
 
-Everything that the law or the Prime Minister fixes is data (`data/calendar.json`): the holidays of each year with
-their source, days off in place of a holiday, rest days that are worked, the hours of work and the hour after which
-a filing counts as received on the next working day. A year without a table is an error, never a guess.
+Everything that the law or the Prime Minister fixes is data (`data/calendar.json`): the holidays of each year
+with their source, days off in place of a holiday, rest days that are worked, the hours of work and the hour
+after which a filing counts as received on the next working day. A year without a table is an error, never a
+guess.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class TimeLimit:
 
 @dataclass(frozen=True)
 class Holiday:
-    """A day off that is not a weekly rest day; `compensation`: in place of a holiday on a rest day, or swapped
-    for a rest day that is worked. `verified` is false while the decision for the year is not known."""
+    """A day off that is not a weekly rest day; `compensation`: in place of a holiday on a rest day, or
+    swapped for a rest day that is worked. `verified` is false while the decision for the year is not
+    known."""
 
     date: date
     name: str
@@ -107,7 +109,8 @@ class Calendar:
         return day in self._worked or day.weekday() not in self.rules(day).rest_days
 
     def rules(self, day: date) -> Rules:
-        """The rules in force on that day. Raises FailedPrecondition CALENDAR_RULES_UNKNOWN before the first."""
+        """The rules in force on that day. Raises FailedPrecondition CALENDAR_RULES_UNKNOWN before the
+        first."""
         for rules in self._rules:
             if rules.valid_from <= day:
                 return rules
@@ -158,8 +161,8 @@ class Calendar:
         return Due(self._closing(last), first)
 
     def working_days(self, start: datetime, end: datetime) -> int:
-        """The working days counted for something received at `start` until `end`: the day of `end` counts when
-        it is worked, the day of receipt does not. 0 when `end` is not after it."""
+        """The working days counted for something received at `start` until `end`: the day of `end` counts
+        when it is worked, the day of receipt does not. 0 when `end` is not after it."""
         day, last = self.received(start).date(), end.astimezone(VIETNAM).date()
         if last > day + MAX_AMOUNT * _DAY:
             raise InvalidInput("SPAN_TOO_LONG", f"at most {MAX_AMOUNT} days")
@@ -198,7 +201,8 @@ class Calendar:
 
 
 def parse(data: Mapping[str, Any]) -> Calendar:
-    """The calendar that `data/calendar.json` describes. Raises ValueError or KeyError when it is malformed."""
+    """The calendar that `data/calendar.json` describes. Raises ValueError or KeyError when it is
+    malformed."""
     years = {
         int(year): Year(
             holidays=tuple(

@@ -1,7 +1,7 @@
 """A procedure (thủ tục hành chính) in its versions: what is asked, how long it takes and what it costs.
 
-Editing makes a new version with the date it takes effect; a version never changes once it is there. On any date the
-latest version that has begun governs, and it is in force unless it has ended.
+Editing makes a new version with the date it takes effect; a version never changes once it is there. On any
+date the latest version that has begun governs, and it is in force unless it has ended.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ class Channel(StrEnum):
 
 
 class Source(StrEnum):
-    """Where a version comes from: kept by us, with form and steps; or read from a crawl."""
+    """Where a version comes from: kept by us with form and steps; put by an official for reading only; or
+    read from a crawl."""
 
     CURATED = "curated"
+    EDITED = "edited"
     IMPORTED = "imported"
 
 
@@ -65,9 +67,9 @@ class Mode:
 class FeeRule:
     """A price in đồng. Rules of one name and channel are its tiers.
 
-    `unit` is empty for a flat fee, else what is counted: `page`, or `page/copy` for pages in each of the copies.
-    `amount` is the price of each unit from `from_unit` on; `cap` the most that the name may come to, per copy.
-    `percent_of_counter` (1-100) instead takes that share of the counter fee of the same name.
+    `unit` is empty for a flat fee, else what is counted: `page`, or `page/copy` for pages in each of the
+    copies. `amount` is the price of each unit from `from_unit` on; `cap` the most that the name may come to,
+    per copy. `percent_of_counter` (1-100) instead takes that share of the counter fee of the same name.
     """
 
     name: str
@@ -228,8 +230,8 @@ class Procedure:
     ) -> bool:
         """Adds a version unless the latest one says the same; answers whether it did.
 
-        With `again=False` content that any earlier version had adds nothing either: a shipped file that is loaded
-        at every start never undoes an official's later edit.
+        With `again=False` content that any earlier version had adds nothing either: a shipped file that is
+        loaded at every start never undoes an official's later edit.
         """
         fingerprint = content.fingerprint
         latest = self.versions[-1] if self.versions else None
@@ -248,11 +250,11 @@ class Procedure:
         return True
 
     def take_import(self, content: Content, *, on: date, at: datetime) -> ImportOutcome:
-        """Merges a crawled record. Curated wins: while a curated version is in force or yet to come, nothing
-        changes; else the record becomes a version from `on`, unless the last imported one says the same."""
-        current = self.in_force(on)
-        coming = any(v.source is Source.CURATED and v.effective_from > on for v in self.versions)
-        if coming or (current is not None and current.source is Source.CURATED):
+        """Merges a crawled record. What people keep wins: while a version of theirs is in force or yet to
+        come, nothing changes; else the record becomes a version from `on`, unless the last imported one says
+        the same."""
+        governing = [self.in_force(on), *(v for v in self.versions if v.effective_from > on)]
+        if any(version is not None and version.source is not Source.IMPORTED for version in governing):
             return ImportOutcome.KEPT_CURATED
         imported = [version for version in self.versions if version.source is Source.IMPORTED]
         if imported and imported[-1].fingerprint == content.fingerprint:
@@ -358,8 +360,8 @@ def check(
 ) -> None:
     """Refuses content that could not be served. Raises InvalidInput with every violation found.
 
-    `form_errors` answers what is wrong with a JSON Schema. Curated content must be ready to file: a limit for each
-    way of filing, at least one step, and a form.
+    `form_errors` answers what is wrong with a JSON Schema. Curated content must be ready to file: a limit for
+    each way of filing, at least one step, and a form.
     """
     found: list[FieldViolation] = []
 
@@ -454,7 +456,8 @@ def name_of(code: str, number: int) -> str:
 
 
 def split_name(name: str) -> tuple[str, int]:
-    """(code, version) of `code@version`; version 0, the one in force, when it is missing. Raises InvalidInput."""
+    """(code, version) of `code@version`; version 0, the one in force, when it is missing. Raises
+    InvalidInput."""
     code, sign, number = name.partition("@")
     if not CODE.fullmatch(code) or (sign and not re.fullmatch(r"[1-9]\d{0,4}", number)):
         raise InvalidInput(violations=[FieldViolation("name", "MALFORMED", "code or code@version")])

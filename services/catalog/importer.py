@@ -1,7 +1,8 @@
-"""Reads one record of a crawl of the national procedure database into a version's content. Pure; never guesses.
+"""Reads one record of a crawl of the national procedure database into a version's content. Pure; never
+guesses.
 
-What is read: limits that name their amount and unit, and fees in đồng whose amount is whole and unconditional. All
-other texts stay raw in the mode and are listed as problems:
+What is read: limits that name their amount and unit, and fees in đồng whose amount is whole and
+unconditional. All other texts stay raw in the mode and are listed as problems:
 
 | reason | the text |
 |---|---|
@@ -17,7 +18,8 @@ other texts stay raw in the mode and are listed as problems:
 | FEE_CONDITIONAL | the note names a unit, a share, a period or another amount |
 | FEE_AMBIGUOUS | two ways of filing through one channel cost differently |
 | FEE_UNREADABLE | anything else |
-| LEVEL_UNKNOWN, CHANNEL_UNKNOWN, TYPE_UNEXPECTED, VALUE_UNKNOWN | a value outside its list or of another type |
+| LEVEL_UNKNOWN, CHANNEL_UNKNOWN, VALUE_UNKNOWN | a value outside its list |
+| TYPE_UNEXPECTED | a value of another type |
 """
 
 from __future__ import annotations
@@ -45,8 +47,20 @@ from kit.text import fold, nfc
 
 FEE_NAME = "Phí, lệ phí"
 _KEYS = frozenset(
-    "code name field decision levels kind audience ministry competent_authority coordinating_agency steps modes "
-    "components legal_bases conditions results".split()
+    (
+        *(
+            "code",
+            "name",
+            "field",
+            "decision",
+            "levels",
+            "kind",
+            "audience",
+            "ministry",
+            "competent_authority",
+        ),
+        *("coordinating_agency", "steps", "modes", "components", "legal_bases", "conditions", "results"),
+    )
 )
 _LEVELS = {"cap bo": Level.MINISTRY, "cap tinh": Level.PROVINCE, "cap xa": Level.COMMUNE}
 _LEVELS["co quan khac"] = Level.OTHER

@@ -1,13 +1,13 @@
 """Search over the procedures in force, in memory. Pure.
 
-The stores that we run on have no text search in common, and a province has a few thousand procedures: so the service
-keeps a small index of its own, rebuilt from the store at start and kept fresh afterwards. The price: each replica
-holds it, and another replica's change is seen some seconds late.
+The stores that we run on have no text search in common, and a province has a few thousand procedures: so the
+service keeps a small index of its own, rebuilt from the store at start and kept fresh afterwards. The price:
+each replica holds it, and another replica's change is seen some seconds late.
 
-Words are folded syllables (`Đăng ký` is `dang`, `ky`). A procedure matches when every word of the query is in its
-name, field, results, audience or components; the last word may be unfinished. If nothing matches all, those that
-match most of the weight do. The order: exact code, then all words in the name (as one phrase, at its beginning, as
-the whole of it: better), then rarer words and shorter names, then matches outside the name.
+Words are folded syllables (`Đăng ký` is `dang`, `ky`). A procedure matches when every word of the query is in
+its name, field, results, audience or components; the last word may be unfinished. If nothing matches all,
+those that match most of the weight do. The order: exact code, then all words in the name (as one phrase, at
+its beginning, as the whole of it: better), then rarer words and shorter names, then matches outside the name.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Index:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
+        self._revisions: dict[str, int] = {}
         self._in_name: dict[str, set[str]] = {}
         self._elsewhere: dict[str, set[str]] = {}
         self._vocabulary: list[str] | None = None
@@ -75,8 +76,16 @@ class Index:
         """The entry of a code."""
         return self._entries.get(code)
 
+    def revision(self, code: str) -> int:
+        """The revision of a procedure that was put last, 0 for none."""
+        return self._revisions.get(code, 0)
+
     def put(self, procedure: Procedure, on: date) -> None:
-        """Makes the index say what the procedure says on that date; out of force, it is forgotten."""
+        """Makes the index say what the procedure says on that date; out of force, it is forgotten. A revision
+        older than the one known, read before it by someone slower, changes nothing."""
+        if procedure.revision < self.revision(procedure.id):
+            return
+        self._revisions[procedure.id] = procedure.revision
         entry = entry_of(procedure, on)
         old = self._entries.get(procedure.id)
         if entry == old:
@@ -110,8 +119,8 @@ class Index:
     ) -> Hits:
         """One page of the matches, best first. `field` must be equal and `audience` contained, both folded.
 
-        A page begins after the last entry of the one before it (its score and code), so it neither repeats nor
-        skips what did not change in between. Raises InvalidInput for a token not made here.
+        A page begins after the last entry of the one before it (its score and code), so it neither repeats
+        nor skips what did not change in between. Raises InvalidInput for a token not made here.
         """
         keep = _filter(fold(field), level, fold(audience))
         scored = [

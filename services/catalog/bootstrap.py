@@ -1,0 +1,82 @@
+"""Wires the catalogue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from pydantic import Field
+
+from catalog import calendar
+from catalog.grpc_api import CatalogApi
+from catalog.handlers import Ports
+from catalog.peers import jwks_from
+from catalog.search import Index
+from catalog.store import Freshness, MongoProcedures, store_of
+from kit import clock
+from kit.auth import TokenVerifier
+from kit.clock import Clock
+from kit.grpc_client import connect
+from kit.mongo import connect as connect_mongo
+from kit.service import Service
+from kit.settings import Settings
+from motcua.catalog.v1 import catalog_pb2_grpc
+
+
+class CatalogSettings(Settings):
+    """What the catalogue can be told."""
+
+    index_seconds: float = Field(
+        default=10.0, gt=0, description="seconds between two looks for what other replicas have changed"
+    )
+
+
+def build(
+    settings: CatalogSettings, *, verifier: TokenVerifier | None = None, now: Clock = clock.now
+) -> Service:
+    """The service. `verifier` and `now` replace identity's keys and the time in tests."""
+    channel = connect(settings.identity_target)
+    database = connect_mongo(settings.mongodb_url, settings.mongodb_database or "motcua_catalog")
+    store = store_of(database)
+    index = Index()
+    freshness = Freshness(store, index, seconds=settings.index_seconds, now=now)
+    ports = Ports(
+        procedures=MongoProcedures(store),
+        index=index,
+        calendar=shipped_calendar(),
+        clock=now,
+        form_errors=form_errors,
+    )
+
+    async def fill() -> None:
+        await freshness.catch_up()
+
+    return Service(
+        "catalog",
+        settings,
+        servicers=[(catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogApi(ports))],
+        database=database,
+        stores=[store],
+        tasks=[freshness.run],
+        opening=[fill],
+        closing=[channel.close],
+        verifier=verifier or TokenVerifier(jwks_from(channel)),
+    )
+
+
+def shipped_calendar() -> calendar.Calendar:
+    """The working calendar in `data/calendar.json`."""
+    return calendar.parse(json.loads(files("catalog").joinpath("data/calendar.json").read_text("utf-8")))
+
+
+def form_errors(schema: dict[str, Any]) -> Sequence[str]:
+    """What is wrong with a JSON Schema (2020-12) of a form; it must describe an object."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return [f"{error.json_path}: {error.message[:200]}"]
+    return [] if schema.get("type") == "object" else ["$.type: a form is an object"]
