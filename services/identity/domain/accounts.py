@@ -14,6 +14,7 @@ from identity.domain.identifiers import (
     citizen_number_of,
     email_of,
     locale_of,
+    masked,
     name_of,
     phone_of,
     tax_code_of,
@@ -111,7 +112,9 @@ class Account:
     """One person, organisation or official, the same everywhere.
 
     The citizen number is stored in full: dossiers and the calls to the population database need it.
-    The passwords and activation codes are argon2id hashes.
+    The passwords and activation codes are argon2id hashes. `mark` names the request that made the account,
+    so that its repeat is told from somebody else's attempt to register the same person; `claimed_by` names
+    the request that claimed it.
     """
 
     id: str
@@ -131,12 +134,21 @@ class Account:
     representative: str = ""
     opened_by: str = ""
     opened_at: str = ""
+    mark: str = ""
+    claimed_by: str = ""
     revision: int = 0
     events: list[Any] = field(default_factory=list)
 
     @classmethod
     def signed_up(
-        cls, account_id: str, who: Registration, *, password_hash: str, representative: str, now: datetime
+        cls,
+        account_id: str,
+        who: Registration,
+        *,
+        password_hash: str,
+        representative: str,
+        mark: str,
+        now: datetime,
     ) -> Account:
         """A new account of somebody who registered themselves."""
         return cls._of(
@@ -146,11 +158,20 @@ class Account:
             status=Status.ACTIVE,
             password_hash=password_hash,
             representative=representative,
+            mark=mark,
         )
 
     @classmethod
     def opened_at_counter(
-        cls, account_id: str, who: Registration, *, code_hash: str, official: str, agency: str, now: datetime
+        cls,
+        account_id: str,
+        who: Registration,
+        *,
+        code_hash: str,
+        official: str,
+        agency: str,
+        mark: str,
+        now: datetime,
     ) -> Account:
         """A new account for somebody at the counter, who claims it later with the activation code."""
         activation = Activation(code_hash, now + ACTIVATION_LASTS)
@@ -162,6 +183,7 @@ class Account:
             activation=activation,
             opened_by=official,
             opened_at=agency,
+            mark=mark,
         )
 
     @classmethod
@@ -175,6 +197,7 @@ class Account:
         phone: str,
         roles: tuple[RoleGrant, ...],
         password_hash: str,
+        mark: str,
         now: datetime,
     ) -> Account:
         """A new account for an official, made by an admin."""
@@ -189,6 +212,7 @@ class Account:
             phone=phone,
             roles=roles,
             password_hash=password_hash,
+            mark=mark,
             events=[AccountOpened(), RolesChanged()],
         )
 
@@ -216,6 +240,24 @@ class Account:
         """Everything that names this account."""
         return _identifiers(self.citizen_number, self.tax_code, self.phone, self.email, self.username)
 
+    @property
+    def official(self) -> bool:
+        """Whether this is an official, not a person or an organisation."""
+        return self.kind is Kind.OFFICIAL
+
+    def for_others(self) -> Account:
+        """What a citizen may see of somebody else: the name, an official's roles, no way to reach them."""
+        return Account(
+            id=self.id,
+            kind=self.kind,
+            name=self.name,
+            status=self.status,
+            created=self.created,
+            citizen_number=masked(self.citizen_number),
+            roles=self.roles,
+            revision=self.revision,
+        )
+
     def roles_on(self, day: date) -> tuple[RoleGrant, ...]:
         """The roles held on that day."""
         return tuple(role for role in self.roles if role.held_on(day))
@@ -229,22 +271,28 @@ class Account:
                 "ACTIVATION_EXPIRED", "the code is used up or too old; ask for a new one"
             )
 
-    def claim(self, *, password_hash: str, phone: str, email: str, locale: str, now: datetime) -> None:
-        """The owner takes the account over; what they give replaces what the counter knew, the name stays."""
+    def try_code(self, now: datetime) -> None:
+        """Uses up one try of the activation code, before it is compared: parallel guesses count too."""
         self.check_can_be_claimed(now)
+        if self.activation is not None:
+            code = self.activation
+            self.activation = Activation(code.code_hash, code.until, code.tries_left - 1)
+
+    def claim(self, *, password_hash: str, phone: str, email: str, locale: str, mark: str) -> None:
+        """The owner, whose code was right, takes the account over.
+
+        What they give replaces what the counter knew; the name, read from the identity card there, stays.
+        """
+        if self.status is not Status.UNCLAIMED:
+            raise FailedPrecondition("NOT_CLAIMABLE", "the account has been claimed")
         self.status = Status.ACTIVE
         self.activation = None
         self.password_hash = password_hash
         self.phone = phone or self.phone
         self.email = email or self.email
         self.locale = locale or self.locale
+        self.claimed_by = mark
         self.events.append(AccountClaimed())
-
-    def count_wrong_code(self) -> None:
-        """One try less for the activation code."""
-        if self.activation is not None:
-            code = self.activation
-            self.activation = Activation(code.code_hash, code.until, max(code.tries_left - 1, 0))
 
     def renew_activation(self, *, code_hash: str, now: datetime) -> None:
         """A new activation code, in place of one that was lost or used up. The account must be unclaimed."""

@@ -125,9 +125,7 @@ def is_agency_code(text: str) -> bool:
     return re.fullmatch(r"[A-Z0-9]{2,4}(\.[A-Z0-9]{2,4}){0,5}", text) is not None
 
 
-def check_successors(agency: str, chain: list[Agency]) -> None:
-    """Raises FailedPrecondition when the successors of an agency lead back to it."""
-    if any(successor.id == agency for successor in chain):
-        raise FailedPrecondition(
-            "AGENCY_CYCLE", "the successors of this agency lead back to it", agency=agency
-        )
+def check_no_cycle(code: str, chain: list[Agency]) -> None:
+    """Raises FailedPrecondition when the agencies above an agency, or after it, lead back to it."""
+    if any(agency.id == code for agency in chain):
+        raise FailedPrecondition("AGENCY_CYCLE", "the parents or successors lead back to it", agency=code)

@@ -80,6 +80,10 @@ class Delegation:
             self.revoked = now
             self.events.append(DelegationRevoked())
 
+    def in_force(self, now: datetime) -> bool:
+        """Whether it has begun, and neither run out nor been revoked."""
+        return self.revoked is None and self.created <= now < self.until
+
     def allows(self, scope: Scope, now: datetime) -> bool:
         """Whether the delegate may do this for the principal at that instant."""
-        return self.revoked is None and self.created <= now < self.until and scope in self.scopes
+        return self.in_force(now) and scope in self.scopes

@@ -1,0 +1,190 @@
+"""Puts identity together from its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+
+from identity import seed
+from identity.domain.accounts import Kind
+from identity.domain.sessions import Limits
+from identity.grpc_api import IdentityApi
+from identity.handlers.ports import Ports
+from identity.passwords import Passwords
+from identity.store import (
+    Attempts,
+    Limit,
+    Names,
+    account_store,
+    agency_store,
+    delegation_store,
+    forget_sessions,
+    session_store,
+)
+from identity.tokens import Tokens, load_keys, new_key
+from kit import clock, mongo
+from kit.auth import TokenVerifier
+from kit.errors import InvalidInput
+from kit.service import CannotStart, Service
+from kit.settings import Settings
+from motcua.identity.v1 import identity_pb2_grpc as grpc_pb
+
+_SWEEP = 3600.0  # seconds between two sweeps of ended sessions
+_WINDOW = 15 * 60  # seconds in which tries are counted
+
+log = logging.getLogger(__name__)
+
+
+class IdentitySettings(Settings):
+    """What identity can be told."""
+
+    identity_signing_keys: str = Field(
+        "",
+        description="file with a JWK set of Ed25519 private keys, the first signs access tokens; required in "
+        "production, else made when missing; empty: a key that lasts as long as the process",
+    )
+    identity_seed: str = Field(
+        "", description="JSON file of demo agencies and accounts to load at start; refused in production"
+    )
+    service_secrets: dict[str, SecretStr] = Field(
+        {}, description="JSON object of service names and secrets, or `sha256:<hex of the secret>`"
+    )
+    service_secrets_file: str = Field("", description="file that holds what SERVICE_SECRETS would")
+    sign_in_tries: int = Field(8, ge=1, description="wrong sign-ins allowed for an identifier in 15 minutes")
+    sign_in_tries_address: int = Field(100, ge=1, description="the same for a client address")
+    sign_up_tries_address: int = Field(100, ge=1, description="sign-ups from a client address in 15 minutes")
+    citizen_session_idle: float = Field(7 * 86400, gt=0, description="seconds a citizen may stay away")
+    citizen_session_longest: float = Field(30 * 86400, gt=0, description="seconds a citizen's session lasts")
+    official_session_idle: float = Field(2 * 3600, gt=0, description="seconds an official may stay away")
+    official_session_longest: float = Field(
+        12 * 3600, gt=0, description="seconds an official's session lasts"
+    )
+    argon2_memory_kib: int = Field(19 * 1024, ge=64, description="memory of one password hash, in KiB")
+    argon2_passes: int = Field(2, ge=1, description="passes over that memory")
+    argon2_workers: int = Field(2, ge=1, description="password hashes made at once")
+
+
+def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
+    """The service, not started. Raises CannotStart for settings that cannot be."""
+    production = settings.environment == "production"
+    if production and settings.identity_seed:
+        raise CannotStart("identity: IDENTITY_SEED is for development and tests, not for production")
+    if production and not settings.identity_signing_keys:
+        raise CannotStart("identity: production needs IDENTITY_SIGNING_KEYS")
+    try:
+        tokens = Tokens(
+            load_keys(Path(settings.identity_signing_keys), create=not production)
+            if settings.identity_signing_keys
+            else [new_key()]
+        )
+        secrets = _service_secrets(settings)
+        demo = _json_file("IDENTITY_SEED", settings.identity_seed) if settings.identity_seed else None
+    except ValueError as error:
+        raise CannotStart(f"identity: {error}") from error
+    database = mongo.connect(settings.mongodb_url, settings.mongodb_database or "motcua_identity")
+    accounts, agencies = account_store(database), agency_store(database)
+    sessions, delegations = session_store(database), delegation_store(database)
+    passwords = Passwords(
+        memory_kib=settings.argon2_memory_kib,
+        passes=settings.argon2_passes,
+        lanes=1,
+        workers=settings.argon2_workers,
+    )
+    attempts = Attempts(
+        database,
+        {
+            "sign-in-identifier": Limit(settings.sign_in_tries, _WINDOW),
+            "sign-in-address": Limit(settings.sign_in_tries_address, _WINDOW),
+            "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
+            "delegate": Limit(30, _WINDOW),
+        },
+        now,
+    )
+    citizens = Limits(
+        timedelta(seconds=settings.citizen_session_idle), timedelta(seconds=settings.citizen_session_longest)
+    )
+    officials = Limits(
+        timedelta(seconds=settings.official_session_idle),
+        timedelta(seconds=settings.official_session_longest),
+    )
+    ports = Ports(
+        accounts=accounts,
+        agencies=agencies,
+        sessions=sessions,
+        delegations=delegations,
+        names=Names(database, accounts, now),
+        passwords=passwords,
+        tokens=tokens,
+        attempts=attempts,
+        clock=now,
+        limits={Kind.PERSON: citizens, Kind.ORGANISATION: citizens, Kind.OFFICIAL: officials},
+        service_secrets=secrets,
+    )
+
+    async def own_keys() -> Mapping[str, object]:
+        return tokens.jwks
+
+    async def load_seed() -> None:
+        if demo is not None:
+            try:
+                await seed.load(ports, demo)
+            except (KeyError, ValueError, TypeError, InvalidInput) as error:
+                raise CannotStart(f"identity: IDENTITY_SEED is wrong: {error!r}") from error
+
+    async def sweep() -> None:
+        while True:
+            count = await forget_sessions(database, now())
+            if count:
+                log.info("forgot %d sessions that were over", count)
+            await asyncio.sleep(_SWEEP)
+
+    async def close() -> None:
+        passwords.close()
+
+    return Service(
+        "identity",
+        settings,
+        servicers=[(grpc_pb.add_IdentityServiceServicer_to_server, IdentityApi(ports))],
+        database=database,
+        stores=[accounts, agencies, sessions, delegations],
+        tasks=[sweep],
+        opening=[attempts.prepare, load_seed],
+        closing=[close],
+        verifier=TokenVerifier(own_keys),
+    )
+
+
+def _service_secrets(settings: IdentitySettings) -> dict[str, bytes]:
+    """SHA-256 digests of the services' secrets. Raises ValueError with one clear line."""
+    secrets = {name: secret.get_secret_value() for name, secret in settings.service_secrets.items()}
+    if settings.service_secrets_file:
+        stored = _json_file("SERVICE_SECRETS_FILE", settings.service_secrets_file)
+        secrets.update({name: str(secret) for name, secret in stored.items()})
+    digests = {}
+    for name, secret in secrets.items():
+        form, _, digest = secret.partition(":")
+        if form == "sha256":
+            digests[name] = bytes.fromhex(digest)
+        elif secret:
+            digests[name] = hashlib.sha256(secret.encode()).digest()
+        else:
+            raise ValueError(f"SERVICE_SECRETS: the secret of {name} is empty")
+    return digests
+
+
+def _json_file(setting: str, path: str) -> dict[str, Any]:
+    try:
+        stored = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{setting}: {error}") from None
+    if not isinstance(stored, dict):
+        raise ValueError(f"{setting}: {path} is not a JSON object")
+    return stored

@@ -1,0 +1,268 @@
+"""The gRPC API of identity: messages in, use cases, messages out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from google.protobuf.message import Message
+
+from identity.handlers import accounts, agencies, delegations, sessions
+from identity.handlers.ports import Ports
+from identity.handlers.sessions import SignedIn
+from identity.messages import (
+    account_message,
+    agency_message,
+    delegation_message,
+    instant,
+    kind_of,
+    level_of,
+    scope_of,
+    timestamp,
+)
+from kit.errors import FieldViolation, InvalidInput
+from kit.grpc_server import current_caller
+from kit.mongo import Request
+from motcua.identity.v1 import identity_pb2 as pb
+from motcua.identity.v1 import identity_pb2_grpc as grpc_pb
+
+_SECRETS = ("password", "activation_code", "client_address")
+
+
+class IdentityApi(grpc_pb.IdentityServiceServicer):
+    """Answers `motcua.identity.v1.IdentityService`."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def SignUp(self, request: pb.SignUpRequest, context: Any) -> pb.SignUpResponse:
+        account = await accounts.sign_up(
+            self._ports,
+            current_caller(),
+            kind=kind_of(request.kind),
+            name=request.name,
+            citizen_number=request.citizen_number,
+            tax_code=request.tax_code,
+            phone=request.phone,
+            email=request.email,
+            password=request.password,
+            locale=request.locale,
+            activation_code=request.activation_code,
+            client_address=request.client_address,
+            request=_repeatable(request),
+        )
+        return pb.SignUpResponse(account=account_message(account))
+
+    async def SignIn(self, request: pb.SignInRequest, context: Any) -> pb.SignInResponse:
+        signed_in = await sessions.sign_in(
+            self._ports,
+            current_caller(),
+            identifier=request.identifier,
+            password=request.password,
+            client_address=request.client_address,
+            user_agent=request.user_agent,
+        )
+        return pb.SignInResponse(tokens=_tokens(signed_in), account=account_message(signed_in.account))
+
+    async def RefreshSession(
+        self, request: pb.RefreshSessionRequest, context: Any
+    ) -> pb.RefreshSessionResponse:
+        signed_in = await sessions.refresh_session(
+            self._ports, current_caller(), refresh_token=request.refresh_token
+        )
+        return pb.RefreshSessionResponse(
+            tokens=_tokens(signed_in), account=account_message(signed_in.account)
+        )
+
+    async def SignOut(self, request: pb.SignOutRequest, context: Any) -> pb.SignOutResponse:
+        await sessions.sign_out(
+            self._ports,
+            current_caller(),
+            refresh_token=request.refresh_token,
+            everywhere=request.everywhere,
+        )
+        return pb.SignOutResponse()
+
+    async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
+        return pb.GetJwksResponse(jwks=json.dumps(await sessions.get_jwks(self._ports, current_caller())))
+
+    async def IssueServiceToken(
+        self, request: pb.IssueServiceTokenRequest, context: Any
+    ) -> pb.IssueServiceTokenResponse:
+        token, expires = await sessions.issue_service_token(
+            self._ports, current_caller(), service=request.service, secret=request.secret
+        )
+        return pb.IssueServiceTokenResponse(access_token=token, expire_time=timestamp(expires))
+
+    async def OpenAccount(self, request: pb.OpenAccountRequest, context: Any) -> pb.OpenAccountResponse:
+        account, code = await accounts.open_account(
+            self._ports,
+            current_caller(),
+            kind=kind_of(request.kind),
+            name=request.name,
+            citizen_number=request.citizen_number,
+            tax_code=request.tax_code,
+            phone=request.phone,
+            email=request.email,
+            locale=request.locale,
+            agency=request.agency,
+        )
+        return pb.OpenAccountResponse(account=account_message(account), activation_code=code)
+
+    async def CreateOfficial(
+        self, request: pb.CreateOfficialRequest, context: Any
+    ) -> pb.CreateOfficialResponse:
+        account = await accounts.create_official(
+            self._ports,
+            current_caller(),
+            name=request.name,
+            username=request.username,
+            email=request.email,
+            phone=request.phone,
+            password=request.password,
+            roles=[(role.agency, role.name, role.valid_from, role.valid_to) for role in request.roles],
+            request=_repeatable(request),
+        )
+        return pb.CreateOfficialResponse(account=account_message(account))
+
+    async def SetRoles(self, request: pb.SetRolesRequest, context: Any) -> pb.SetRolesResponse:
+        account = await accounts.set_roles(
+            self._ports,
+            current_caller(),
+            account_id=request.account_id,
+            roles=[(role.agency, role.name, role.valid_from, role.valid_to) for role in request.roles],
+            etag=request.etag,
+            request=_repeatable(request),
+        )
+        return pb.SetRolesResponse(account=account_message(account))
+
+    async def UpdateProfile(self, request: pb.UpdateProfileRequest, context: Any) -> pb.UpdateProfileResponse:
+        account = await accounts.update_profile(
+            self._ports,
+            current_caller(),
+            email=request.email,
+            phone=request.phone,
+            locale=request.locale,
+            etag=request.etag,
+            request=_repeatable(request),
+        )
+        return pb.UpdateProfileResponse(account=account_message(account))
+
+    async def GetAccount(self, request: pb.GetAccountRequest, context: Any) -> pb.GetAccountResponse:
+        account = await accounts.get_account(self._ports, current_caller(), account_id=request.id)
+        return pb.GetAccountResponse(account=account_message(account))
+
+    async def BatchGetAccounts(
+        self, request: pb.BatchGetAccountsRequest, context: Any
+    ) -> pb.BatchGetAccountsResponse:
+        found = await accounts.batch_get_accounts(self._ports, current_caller(), ids=request.ids)
+        return pb.BatchGetAccountsResponse(accounts=map(account_message, found))
+
+    async def FindAccount(self, request: pb.FindAccountRequest, context: Any) -> pb.FindAccountResponse:
+        account = await accounts.find_account(self._ports, current_caller(), identifier=request.identifier)
+        return pb.FindAccountResponse(account=account_message(account))
+
+    async def PutAgency(self, request: pb.PutAgencyRequest, context: Any) -> pb.PutAgencyResponse:
+        given = request.agency
+        agency = await agencies.put_agency(
+            self._ports,
+            current_caller(),
+            code=given.code,
+            name=given.name,
+            name_en=given.name_en,
+            level=level_of(given.level),
+            parent=given.parent,
+            valid_from=given.valid_from,
+            valid_to=given.valid_to,
+            successor=given.successor,
+            address=given.address,
+            phone=given.phone,
+            reception=given.reception,
+            etag=given.etag,
+            request=_repeatable(request),
+        )
+        return pb.PutAgencyResponse(agency=agency_message(agency))
+
+    async def BatchGetAgencies(
+        self, request: pb.BatchGetAgenciesRequest, context: Any
+    ) -> pb.BatchGetAgenciesResponse:
+        found = await agencies.batch_get_agencies(self._ports, current_caller(), codes=request.codes)
+        return pb.BatchGetAgenciesResponse(agencies=map(agency_message, found))
+
+    async def ListAgencies(self, request: pb.ListAgenciesRequest, context: Any) -> pb.ListAgenciesResponse:
+        page = await agencies.list_agencies(
+            self._ports,
+            current_caller(),
+            level=level_of(request.level),
+            on_date=request.on_date,
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return pb.ListAgenciesResponse(
+            agencies=map(agency_message, page.items), next_page_token=page.next_token
+        )
+
+    async def GrantDelegation(
+        self, request: pb.GrantDelegationRequest, context: Any
+    ) -> pb.GrantDelegationResponse:
+        scopes = [scope_of(scope) for scope in request.scopes]
+        if None in scopes:
+            raise InvalidInput(violations=[FieldViolation("scopes", "SCOPE_UNKNOWN")])
+        delegation = await delegations.grant_delegation(
+            self._ports,
+            current_caller(),
+            delegate_identifier=request.delegate_identifier,
+            scopes=[scope for scope in scopes if scope is not None],
+            until=instant(request.expire_time) if request.HasField("expire_time") else None,
+            request=_repeatable(request),
+        )
+        return pb.GrantDelegationResponse(delegation=delegation_message(delegation))
+
+    async def RevokeDelegation(
+        self, request: pb.RevokeDelegationRequest, context: Any
+    ) -> pb.RevokeDelegationResponse:
+        delegation = await delegations.revoke_delegation(
+            self._ports, current_caller(), delegation_id=request.id
+        )
+        return pb.RevokeDelegationResponse(delegation=delegation_message(delegation))
+
+    async def ListDelegations(
+        self, request: pb.ListDelegationsRequest, context: Any
+    ) -> pb.ListDelegationsResponse:
+        found, token = await delegations.list_delegations(
+            self._ports, current_caller(), size=request.page_size, token=request.page_token
+        )
+        return pb.ListDelegationsResponse(delegations=map(delegation_message, found), next_page_token=token)
+
+    async def CheckDelegation(
+        self, request: pb.CheckDelegationRequest, context: Any
+    ) -> pb.CheckDelegationResponse:
+        allowing = await delegations.check_delegation(
+            self._ports,
+            current_caller(),
+            principal=request.principal_id,
+            delegate=request.delegate_id,
+            scope=scope_of(request.scope),
+        )
+        return pb.CheckDelegationResponse(allowed=allowing is not None, delegation_id=allowing or "")
+
+
+def _repeatable(message: Message) -> Request | None:
+    """The request to remember. Its fingerprint is a fast hash, so what is secret stays out of it."""
+    asked = type(message)()
+    asked.CopyFrom(message)
+    for field in _SECRETS:
+        if field in asked.DESCRIPTOR.fields_by_name:
+            asked.ClearField(field)
+    request_id = str(getattr(message, "request_id", ""))
+    return Request.of(current_caller(), request_id, asked)
+
+
+def _tokens(signed_in: SignedIn) -> pb.SessionTokens:
+    return pb.SessionTokens(
+        access_token=signed_in.access_token,
+        access_expire_time=timestamp(signed_in.access_expires),
+        refresh_token=signed_in.refresh_token,
+        refresh_expire_time=timestamp(signed_in.refresh_expires),
+        session_id=signed_in.session,
+    )

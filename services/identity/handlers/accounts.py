@@ -1,0 +1,370 @@
+"""Accounts: registering, opening at the counter and claiming, officials and roles, profiles, reading."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from identity.domain.accounts import (
+    Account,
+    Kind,
+    RoleGrant,
+    Status,
+    contact,
+    official_details,
+    registration,
+    role_grants,
+)
+from identity.domain.identifiers import Identifier, identifiers_in
+from identity.domain.passwords import check_password
+from identity.handlers.agencies import check_administers
+from identity.handlers.ports import Asked, Ports
+from identity.handlers.sessions import account_named
+from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
+from kit.errors import AlreadyExists, FailedPrecondition, FieldViolation, Forbidden, InvalidInput, NotFound
+from kit.ids import uuid7
+
+MOST_AT_ONCE: Final = 100
+_CODE_LETTERS: Final = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # none that are mistaken for another on paper
+_CODE_LENGTH: Final = 10
+
+log = logging.getLogger(__name__)
+
+
+@allow(ANYONE)
+async def sign_up(
+    ports: Ports,
+    caller: Caller,
+    *,
+    kind: Kind | None,
+    name: str,
+    citizen_number: str,
+    tax_code: str,
+    phone: str,
+    email: str,
+    password: str,
+    locale: str,
+    activation_code: str,
+    client_address: str,
+    request: Asked | None,
+) -> Account:
+    """Registers a person or an organisation, or claims the account that was opened at the counter.
+
+    An organisation registered by a signed-in citizen has that citizen as its representative. Raises
+    InvalidInput, AlreadyExists (ACCOUNT_EXISTS, PHONE_TAKEN, EMAIL_TAKEN), FailedPrecondition
+    (ACTIVATION_REQUIRED when an unclaimed account waits, and what claiming raises), RateLimited.
+    """
+    if client_address:
+        await ports.attempts.count("sign-up", client_address)
+    now = ports.clock()
+    who = registration(
+        kind=kind,
+        name=name,
+        citizen_number=citizen_number,
+        tax_code=tax_code,
+        phone=phone,
+        email=email,
+        locale=locale,
+        now=now,
+        contact_required=not activation_code.strip(),
+    )
+    check_password(password, identifiers=who.identifiers, name=who.name)
+    if activation_code.strip():
+        return await _claim(
+            ports, who.identifiers, code=activation_code, password=password, locale=locale, request=request
+        )
+    mark = request.fingerprint if request else uuid7()
+    account_id = await ports.names.propose(who.identifiers[0], uuid7())
+    existing = await ports.accounts.find(account_id)
+    if existing is not None:
+        return _made_by(existing, mark)
+    password_hash = await ports.passwords.hash(password)
+    await ports.names.take(who.identifiers, account_id)
+    represented = who.kind is Kind.ORGANISATION and caller.kind == "citizen"
+    stored = await ports.accounts.create(
+        lambda new: Account.signed_up(
+            new,
+            who,
+            password_hash=password_hash,
+            representative=caller.subject if represented else "",
+            mark=mark,
+            now=now,
+        ),
+        id=account_id,
+    )
+    return _made_by(stored, mark)
+
+
+async def _claim(
+    ports: Ports,
+    names: tuple[Identifier, ...],
+    *,
+    code: str,
+    password: str,
+    locale: str,
+    request: Asked | None,
+) -> Account:
+    """Raises FailedPrecondition: NOT_CLAIMABLE, ACTIVATION_EXPIRED, ACTIVATION_CODE_WRONG."""
+    account = await account_named(ports, names[0])
+    if account is None:
+        raise FailedPrecondition("NOT_CLAIMABLE", "no account waits for an activation code here")
+    if request is not None and account.claimed_by == request.fingerprint:
+        return account
+    now = ports.clock()
+    account.check_can_be_claimed(now)
+    counted = await ports.accounts.change(account.id, lambda it: it.try_code(now))
+    typed = "".join(letter for letter in code.upper() if letter.isalnum())
+    if counted.activation is None or not await ports.passwords.verify(counted.activation.code_hash, typed):
+        raise FailedPrecondition("ACTIVATION_CODE_WRONG", "the activation code is wrong")
+    password_hash = await ports.passwords.hash(password)
+    await ports.names.take(names, account.id)
+    given = {name.type: name.value for name in names}
+    return await ports.accounts.change(
+        account.id,
+        lambda it: it.claim(
+            password_hash=password_hash,
+            phone=given.get("phone", ""),
+            email=given.get("email", ""),
+            locale=locale.strip().lower(),
+            mark=request.fingerprint if request else "",
+        ),
+    )
+
+
+@allow(official("reception"))
+async def open_account(
+    ports: Ports,
+    caller: Caller,
+    *,
+    kind: Kind | None,
+    name: str,
+    citizen_number: str,
+    tax_code: str,
+    phone: str,
+    email: str,
+    locale: str,
+    agency: str,
+) -> tuple[Account, str]:
+    """Opens an account for somebody at the counter; answers it with the activation code to hand over.
+
+    The same account everywhere: one that exists is answered as it is, without a code. One that nobody has
+    claimed yet gets a new code, so that a lost code, or a lost answer, is asked for in the same way.
+    Raises InvalidInput, Forbidden (NOT_YOUR_AGENCY), AlreadyExists (PHONE_TAKEN, EMAIL_TAKEN).
+    """
+    if not caller.has("reception", agency):
+        raise Forbidden("NOT_YOUR_AGENCY", "not at the reception of this agency", agency=agency)
+    now = ports.clock()
+    who = registration(
+        kind=kind,
+        name=name,
+        citizen_number=citizen_number,
+        tax_code=tax_code,
+        phone=phone,
+        email=email,
+        locale=locale,
+        now=now,
+        contact_required=False,
+    )
+    account_id = await ports.names.propose(who.identifiers[0], uuid7())
+    existing = await ports.accounts.find(account_id)
+    if existing is not None and existing.status is not Status.UNCLAIMED:
+        return existing, ""
+    code = "".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH))
+    code_hash = await ports.passwords.hash(code)
+    if existing is None:
+        await ports.names.take(who.identifiers, account_id)
+        mark = uuid7()
+        stored = await ports.accounts.create(
+            lambda new: Account.opened_at_counter(
+                new, who, code_hash=code_hash, official=caller.subject, agency=agency, mark=mark, now=now
+            ),
+            id=account_id,
+        )
+        if stored.mark == mark:
+            return stored, f"{code[:5]}-{code[5:]}"
+    renewed = await ports.accounts.change(
+        account_id, lambda it: it.renew_activation(code_hash=code_hash, now=now)
+    )
+    log.info("a new activation code for account %s, by %s", account_id, caller.subject)
+    return renewed, f"{code[:5]}-{code[5:]}"
+
+
+@allow(official("admin"))
+async def create_official(
+    ports: Ports,
+    caller: Caller,
+    *,
+    name: str,
+    username: str,
+    email: str,
+    phone: str,
+    password: str,
+    roles: Sequence[tuple[str, str, str, str]],
+    request: Asked | None,
+) -> Account:
+    """Makes an official's account with roles, each (agency, name, first day, last day).
+
+    Raises InvalidInput, Forbidden (NOT_YOUR_AGENCY), AlreadyExists (ACCOUNT_EXISTS, …_TAKEN).
+    """
+    name, username, phone, email = official_details(name=name, username=username, phone=phone, email=email)
+    grants = role_grants(roles)
+    await _check_roles(ports, caller, grants)
+    given = {"username": username, "phone": phone, "email": email}
+    names = tuple(Identifier(kind, value) for kind, value in given.items() if value)
+    check_password(password, identifiers=names, name=name)
+    mark = request.fingerprint if request else uuid7()
+    account_id = await ports.names.propose(names[0], uuid7())
+    existing = await ports.accounts.find(account_id)
+    if existing is not None:
+        return _made_by(existing, mark)
+    password_hash = await ports.passwords.hash(password)
+    await ports.names.take(names, account_id)
+    now = ports.clock()
+    stored = await ports.accounts.create(
+        lambda new: Account.of_official(
+            new,
+            name=name,
+            username=username,
+            email=email,
+            phone=phone,
+            roles=grants,
+            password_hash=password_hash,
+            mark=mark,
+            now=now,
+        ),
+        id=account_id,
+    )
+    return _made_by(stored, mark)
+
+
+@allow(official("admin"))
+async def set_roles(
+    ports: Ports,
+    caller: Caller,
+    *,
+    account_id: str,
+    roles: Sequence[tuple[str, str, str, str]],
+    etag: str,
+    request: Asked | None,
+) -> Account:
+    """Replaces an official's roles; sessions get them with their next refresh, minutes later at most.
+
+    The admin must administer the agency of every role that is given or taken away.
+    """
+    grants = role_grants(roles)
+    account = await ports.accounts.get(account_id)
+    await _check_roles(ports, caller, set(grants) ^ set(account.roles))
+    before = account.roles
+
+    def change(it: Account) -> None:
+        if it.roles != before:
+            raise FailedPrecondition("ROLES_CHANGED", "somebody else changed the roles just now")
+        it.set_roles(grants)
+
+    return await ports.accounts.change(account_id, change, request=request, etag=etag or None)
+
+
+async def _check_roles(ports: Ports, caller: Caller, touched: Sequence[RoleGrant] | set[RoleGrant]) -> None:
+    agencies = sorted({role.agency for role in touched})
+    known = {agency.id for agency in await ports.agencies.batch(agencies)}
+    if missing := [agency for agency in agencies if agency not in known]:
+        wrong = [
+            FieldViolation("roles", "AGENCY_UNKNOWN", f"there is no agency {agency}") for agency in missing
+        ]
+        raise InvalidInput(violations=wrong)
+    for agency in agencies:
+        await check_administers(ports, caller, agency)
+
+
+@allow(CITIZEN, OFFICIAL)
+async def update_profile(
+    ports: Ports,
+    caller: Caller,
+    *,
+    email: str,
+    phone: str,
+    locale: str,
+    etag: str,
+    request: Asked | None,
+) -> Account:
+    """Changes the caller's own contact data and language; an empty field stays as it is."""
+    phone, email, locale = contact(phone=phone, email=email, locale=locale)
+    given = {"phone": phone, "email": email}
+    wanted = tuple(Identifier(kind, value) for kind, value in given.items() if value)
+    before = await ports.accounts.get(caller.subject)
+    if etag and etag != str(before.revision):
+        wanted = ()  # a repeat, or stale; `change` tells which
+    await ports.names.take(wanted, caller.subject)
+    after = await ports.accounts.change(
+        caller.subject,
+        lambda it: it.update_profile(phone=phone, email=email, locale=locale),
+        request=request,
+        etag=etag or None,
+    )
+    dropped = [name for name in before.identifiers if name not in after.identifiers]
+    await ports.names.release(dropped, caller.subject)
+    return after
+
+
+@allow(CITIZEN, OFFICIAL, service())
+async def get_account(ports: Ports, caller: Caller, *, account_id: str) -> Account:
+    """One account, the caller's own without an id. Raises NotFound also for what the caller may not see."""
+    found = await batch_get_accounts(ports, caller, ids=[account_id or caller.subject])
+    if not found:
+        raise NotFound("ACCOUNT_NOT_FOUND", "no such account", id=account_id)
+    return found[0]
+
+
+@allow(CITIZEN, OFFICIAL, service())
+async def batch_get_accounts(ports: Ports, caller: Caller, *, ids: Sequence[str]) -> list[Account]:
+    """The accounts that exist and that the caller may see.
+
+    Officials and services see all. A citizen sees their own; of officials, and of those with whom a
+    delegation is in force, the name and nothing that reaches or identifies them; of nobody else anything.
+    """
+    if len(ids) > MOST_AT_ONCE:
+        raise InvalidInput("TOO_MANY", f"at most {MOST_AT_ONCE} at once", most=MOST_AT_ONCE)
+    found = await ports.accounts.batch([wanted for wanted in ids if wanted])
+    if caller.kind != "citizen":
+        return found
+    strangers = [account for account in found if account.id != caller.subject and not account.official]
+    linked = await _linked_to(ports, caller.subject) if strangers else frozenset()
+    return [
+        account if account.id == caller.subject else account.for_others()
+        for account in found
+        if account.id == caller.subject or account.official or account.id in linked
+    ]
+
+
+async def _linked_to(ports: Ports, account: str) -> frozenset[str]:
+    now = ports.clock()
+    linked: set[str] = set()
+    for side in ("principal", "delegate"):
+        page = await ports.delegations.page({side: account}, size=200)
+        linked |= {
+            party
+            for delegation in page.items
+            if delegation.in_force(now)
+            for party in (delegation.principal, delegation.delegate)
+        }
+    return frozenset(linked)
+
+
+@allow(official("reception"), service())
+async def find_account(ports: Ports, _caller: Caller, *, identifier: str) -> Account:
+    """The account with this citizen number, tax code, phone, e-mail or username. Raises NotFound."""
+    for meant in identifiers_in(identifier):
+        account = await account_named(ports, meant)
+        if account is not None:
+            return account
+    raise NotFound("ACCOUNT_NOT_FOUND", "no account has this identifier")
+
+
+def _made_by(account: Account, mark: str) -> Account:
+    if account.mark == mark:
+        return account
+    if account.status is Status.UNCLAIMED:
+        raise FailedPrecondition("ACTIVATION_REQUIRED", "an account opened at the counter waits for its code")
+    raise AlreadyExists("ACCOUNT_EXISTS", "there is an account for this person or organisation")

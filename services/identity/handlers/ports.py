@@ -1,0 +1,113 @@
+"""What the use cases need from outside; `store.py`, `passwords.py` and `tokens.py` give the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from identity.domain.accounts import Account, Kind
+from identity.domain.agencies import Agency
+from identity.domain.delegations import Delegation
+from identity.domain.identifiers import Identifier
+from identity.domain.sessions import Limits, Session
+from kit.auth import Caller
+from kit.clock import Clock
+
+A = TypeVar("A")
+Item = TypeVar("Item", covariant=True)
+
+
+class Listed(Protocol[Item]):
+    """A page of a list; `next_token` is empty on the last one."""
+
+    @property
+    def items(self) -> Sequence[Item]: ...
+    @property
+    def next_token(self) -> str: ...
+
+
+class Aggregates(Protocol[A]):
+    """Aggregates of one type, as `kit.mongo.Store` keeps them. `request` is the key of a repeatable write."""
+
+    async def get(self, id: str) -> A: ...
+    async def find(self, id: str) -> A | None: ...
+    async def batch(self, ids: Sequence[str]) -> list[A]: ...
+    async def add(self, aggregate: A) -> A: ...
+    async def create(
+        self,
+        make: Callable[[str], A],
+        request: Any = None,
+        id: str | None = None,
+    ) -> A: ...
+    async def change(
+        self, id: str, fn: Callable[[A], None], *, request: Any = None, etag: str | None = None
+    ) -> A: ...
+    async def page(self, filter: Mapping[str, Any], *, size: int, token: str = "") -> Listed[A]: ...
+
+
+class Asked(Protocol):
+    """A repeatable request, as `kit.mongo.Request` keeps it."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class Names(Protocol):
+    """Which account each identifier names."""
+
+    async def holder(self, name: Identifier) -> str | None:
+        """The account that the identifier is reserved for, whether or not it exists."""
+
+    async def propose(self, name: Identifier, account: str) -> str:
+        """Reserves the identifier unless it is reserved already; answers the account that has it now."""
+
+    async def take(self, names: Sequence[Identifier], account: str) -> None:
+        """Reserves all for the account. Raises AlreadyExists (`<TYPE>_TAKEN`) when another one has one."""
+
+    async def release(self, names: Sequence[Identifier], account: str) -> None:
+        """Gives up those that the account has."""
+
+
+class Passwords(Protocol):
+    """Slow hashes of what people know."""
+
+    async def hash(self, password: str) -> str: ...
+    async def verify(self, stored: str, password: str) -> bool: ...
+    def outdated(self, stored: str) -> bool: ...
+
+
+class Tokens(Protocol):
+    """Access tokens and the keys that verify them."""
+
+    @property
+    def jwks(self) -> Mapping[str, Any]: ...
+    def issue(self, caller: Caller, now: datetime) -> tuple[str, datetime]: ...
+
+
+class Attempts(Protocol):
+    """Counts tries, over all replicas."""
+
+    async def count(self, what: str, who: str) -> None:
+        """One try more. Raises RateLimited with `retry_after` when there were too many in this window."""
+
+    async def forgive(self, what: str, who: str) -> None:
+        """Takes one try back."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything the use cases work with. `service_secrets` are SHA-256 digests by service."""
+
+    accounts: Aggregates[Account]
+    agencies: Aggregates[Agency]
+    sessions: Aggregates[Session]
+    delegations: Aggregates[Delegation]
+    names: Names
+    passwords: Passwords
+    tokens: Tokens
+    attempts: Attempts
+    clock: Clock
+    limits: Mapping[Kind, Limits]
+    service_secrets: Mapping[str, bytes]

@@ -1,0 +1,190 @@
+"""Signing in and out, carrying a session on, and the tokens of services."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from identity.domain.accounts import Account, Kind, Status
+from identity.domain.identifiers import Identifier, identifiers_in
+from identity.domain.sessions import Session, session_in
+from identity.handlers.ports import Ports
+from kit.auth import ANYONE, Caller, Role, allow
+from kit.clock import VIETNAM
+from kit.errors import Forbidden, Unauthenticated
+from kit.ids import derived, uuid7
+from kit.text import fold
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SignedIn:
+    """What a client holds after signing in or refreshing."""
+
+    account: Account
+    session: str
+    access_token: str
+    access_expires: datetime
+    refresh_token: str
+    refresh_expires: datetime
+
+
+@allow(ANYONE)
+async def sign_in(
+    ports: Ports, _caller: Caller, *, identifier: str, password: str, client_address: str, user_agent: str
+) -> SignedIn:
+    """Opens a session. An unknown identifier and a wrong password get the same answer in the same time.
+
+    A try counts before the password is looked at, so that parallel guesses count too, and is taken back
+    when it was right. Raises Unauthenticated (INVALID_CREDENTIALS), RateLimited, Forbidden (ACCOUNT_LOCKED).
+    """
+    meant = identifiers_in(identifier)
+    tried = meant[0].key if meant else derived("unreadable", fold(identifier))
+    if client_address:
+        await ports.attempts.count("sign-in-address", client_address)
+    await ports.attempts.count("sign-in-identifier", tried)
+    account = await _account_with(ports, meant, password)
+    if account is None:
+        raise Unauthenticated("INVALID_CREDENTIALS", "no account has this identifier and this password")
+    if client_address:
+        await ports.attempts.forgive("sign-in-address", client_address)
+    await ports.attempts.forgive("sign-in-identifier", tried)
+    if account.status is Status.LOCKED:
+        raise Forbidden("ACCOUNT_LOCKED", "the account is locked")
+    if ports.passwords.outdated(account.password_hash):
+        fresh = await ports.passwords.hash(password)
+        account = await ports.accounts.change(account.id, lambda a: setattr(a, "password_hash", fresh))
+    session, refresh_token = Session.begun(
+        uuid7(),
+        account.id,
+        key=secrets.token_urlsafe(32),
+        seed=secrets.token_urlsafe(32),
+        limits=ports.limits[account.kind],
+        user_agent=user_agent,
+        now=ports.clock(),
+    )
+    await ports.sessions.add(session)
+    return _signed_in(ports, account, session, refresh_token)
+
+
+@allow(ANYONE)
+async def refresh_session(ports: Ports, _caller: Caller, *, refresh_token: str) -> SignedIn:
+    """Rotates the refresh token and reads the account's roles afresh.
+
+    Raises Unauthenticated: REFRESH_TOKEN_INVALID, or SESSION_ENDED with the cause, which may be this call.
+    """
+    session = await _session_of(ports, refresh_token)
+    account = await ports.accounts.get(session.account)
+    if account.status is not Status.ACTIVE:
+        raise Unauthenticated("SESSION_ENDED", "the account is locked", cause="LOCKED")
+    now = ports.clock()
+    next_token: str | None = None
+
+    def rotate(it: Session) -> None:
+        nonlocal next_token
+        next_token = it.rotate(refresh_token, limits=ports.limits[account.kind], now=now)
+
+    session = await ports.sessions.change(session.id, rotate)
+    if next_token is None:
+        if session.revoked_reason == "REUSED":
+            log.warning("a spent refresh token came back; session %s ended", session.id)
+        raise Unauthenticated("SESSION_ENDED", "this session has ended", cause=session.revoked_reason)
+    return _signed_in(ports, account, session, next_token)
+
+
+@allow(ANYONE)
+async def sign_out(ports: Ports, caller: Caller, *, refresh_token: str, everywhere: bool) -> None:
+    """Ends the session of the refresh token, else the caller's own; or all of that account.
+
+    Access tokens already given out stay good until they expire, minutes later.
+    """
+    if refresh_token:
+        session = await _session_of(ports, refresh_token)
+        account, ending = session.account, session.id
+    elif caller.session:
+        account, ending = caller.subject, caller.session
+    else:
+        raise Unauthenticated("SIGN_IN_REQUIRED", "neither a refresh token nor a signed-in caller")
+    now = ports.clock()
+
+    def end(it: Session) -> None:
+        if it.account == account:
+            it.revoke("SIGNED_OUT", now)
+
+    if not everywhere:
+        await ports.sessions.change(ending, end)
+        return
+    token = ""
+    open_sessions: list[str] = []
+    while True:
+        page = await ports.sessions.page({"account": account, "live": 1}, size=100, token=token)
+        open_sessions += [session.id for session in page.items]
+        token = page.next_token
+        if not token:
+            break
+    for session_id in open_sessions:
+        await ports.sessions.change(session_id, end)
+
+
+@allow(ANYONE)
+async def get_jwks(ports: Ports, _caller: Caller) -> Mapping[str, Any]:
+    """The public keys of access tokens, as a JWK set."""
+    return ports.tokens.jwks
+
+
+@allow(ANYONE)
+async def issue_service_token(
+    ports: Ports, _caller: Caller, *, service: str, secret: str
+) -> tuple[str, datetime]:
+    """A token for a service that acts for itself. Raises Unauthenticated for a wrong name or secret alike."""
+    expected = ports.service_secrets.get(service, b"")
+    given = hashlib.sha256(secret.encode()).digest()
+    if not hmac.compare_digest(given, expected):
+        log.warning("a service token was refused")
+        raise Unauthenticated("INVALID_CREDENTIALS", "no service has this name and this secret")
+    return ports.tokens.issue(Caller(subject=service, kind="service"), ports.clock())
+
+
+async def account_named(ports: Ports, meant: Identifier) -> Account | None:
+    """The account that really has the identifier; a reservation alone, left by a crash, is none."""
+    holder = await ports.names.holder(meant)
+    account = await ports.accounts.find(holder) if holder else None
+    return account if account is not None and meant in account.identifiers else None
+
+
+async def _account_with(ports: Ports, meant: tuple[Identifier, ...], password: str) -> Account | None:
+    """The account that one of the meanings names and the password opens. Always verifies at least once."""
+    named = [await account_named(ports, one) for one in meant]
+    tried: list[Account | None] = [account for account in named if account is not None]
+    for account in tried or [None]:
+        if await ports.passwords.verify(account.password_hash if account else "", password):
+            return account
+    return None
+
+
+async def _session_of(ports: Ports, refresh_token: str) -> Session:
+    session = await ports.sessions.find(session_in(refresh_token))
+    if session is None:
+        raise Unauthenticated("REFRESH_TOKEN_INVALID", "not a refresh token of ours")
+    session.check_token(refresh_token)
+    return session
+
+
+def _signed_in(ports: Ports, account: Account, session: Session, refresh_token: str) -> SignedIn:
+    now = ports.clock()
+    roles = account.roles_on(now.astimezone(VIETNAM).date())
+    caller = Caller(
+        subject=account.id,
+        kind="official" if account.kind is Kind.OFFICIAL else "citizen",
+        roles=tuple(Role(role.agency, role.name) for role in roles),
+        session=session.id,
+    )
+    access_token, access_expires = ports.tokens.issue(caller, now)
+    return SignedIn(account, session.id, access_token, access_expires, refresh_token, session.expires)

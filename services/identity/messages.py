@@ -1,0 +1,146 @@
+"""Identity's types as protobuf messages and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from identity.domain.accounts import Account, Kind, RoleGrant, Status
+from identity.domain.agencies import Agency, Level
+from identity.domain.delegations import Delegation, Scope
+from kit.clock import to_ms
+from kit.errors import FieldViolation, InvalidInput
+from kit.mongo import etag
+from motcua.identity.v1 import identity_pb2 as pb
+
+_KINDS = {
+    Kind.PERSON: pb.ACCOUNT_KIND_PERSON,
+    Kind.ORGANISATION: pb.ACCOUNT_KIND_ORGANISATION,
+    Kind.OFFICIAL: pb.ACCOUNT_KIND_OFFICIAL,
+}
+_STATUSES = {
+    Status.ACTIVE: pb.ACCOUNT_STATUS_ACTIVE,
+    Status.UNCLAIMED: pb.ACCOUNT_STATUS_UNCLAIMED,
+    Status.LOCKED: pb.ACCOUNT_STATUS_LOCKED,
+}
+_LEVELS = {
+    Level.MINISTRY: pb.AGENCY_LEVEL_MINISTRY,
+    Level.PROVINCE: pb.AGENCY_LEVEL_PROVINCE,
+    Level.COMMUNE: pb.AGENCY_LEVEL_COMMUNE,
+}
+_SCOPES = {
+    Scope.FILE: pb.DELEGATION_SCOPE_FILE,
+    Scope.READ: pb.DELEGATION_SCOPE_READ,
+    Scope.VAULT: pb.DELEGATION_SCOPE_VAULT,
+    Scope.PAY: pb.DELEGATION_SCOPE_PAY,
+}
+_KIND_OF = {value: kind for kind, value in _KINDS.items()}
+_LEVEL_OF = {value: level for level, value in _LEVELS.items()}
+_SCOPE_OF = {value: scope for scope, value in _SCOPES.items()}
+
+
+def account_message(account: Account) -> pb.Account:
+    """Everything of an account but its secrets."""
+    return pb.Account(
+        id=account.id,
+        kind=_KINDS[account.kind],
+        status=_STATUSES[account.status],
+        name=account.name,
+        citizen_number=account.citizen_number,
+        tax_code=account.tax_code,
+        phone=account.phone,
+        email=account.email,
+        username=account.username,
+        locale=account.locale,
+        roles=role_messages(account.roles),
+        representative_id=account.representative,
+        create_time=timestamp(account.created),
+        etag=etag(account),
+    )
+
+
+def kind_message(kind: Kind) -> pb.AccountKind.ValueType:
+    """The kind of an account."""
+    return _KINDS[kind]
+
+
+def role_messages(roles: Iterable[RoleGrant]) -> list[pb.Role]:
+    """Roles with the days they are held."""
+    return [
+        pb.Role(
+            agency=role.agency,
+            name=role.name,
+            valid_from=_day(role.valid_from),
+            valid_to=_day(role.valid_to),
+        )
+        for role in roles
+    ]
+
+
+def agency_message(agency: Agency) -> pb.Agency:
+    """An agency."""
+    details = agency.details
+    return pb.Agency(
+        code=agency.id,
+        name=details.name,
+        name_en=details.name_en,
+        level=_LEVELS[details.level],
+        parent=details.parent,
+        valid_from=_day(details.valid_from),
+        valid_to=_day(details.valid_to),
+        successor=details.successor,
+        address=details.address,
+        phone=details.phone,
+        etag=etag(agency),
+        reception=details.reception,
+    )
+
+
+def delegation_message(delegation: Delegation) -> pb.Delegation:
+    """A delegation."""
+    return pb.Delegation(
+        id=delegation.id,
+        principal_id=delegation.principal,
+        delegate_id=delegation.delegate,
+        scopes=[_SCOPES[scope] for scope in delegation.scopes],
+        create_time=timestamp(delegation.created),
+        expire_time=timestamp(delegation.until),
+        revoke_time=timestamp(delegation.revoked) if delegation.revoked else None,
+        etag=etag(delegation),
+    )
+
+
+def timestamp(instant: datetime) -> Timestamp:
+    """An instant."""
+    message = Timestamp()
+    message.FromDatetime(instant)
+    return message
+
+
+def instant(message: Timestamp) -> datetime:
+    """A timestamp, cut to milliseconds. Raises InvalidInput when no calendar has it."""
+    try:
+        return to_ms(message.ToDatetime(UTC))
+    except (ValueError, OverflowError):
+        raise InvalidInput(violations=[FieldViolation("expire_time", "TIME_OUT_OF_RANGE")]) from None
+
+
+def kind_of(value: pb.AccountKind.ValueType) -> Kind | None:
+    """The kind that the enum names; None for unspecified or unknown."""
+    return _KIND_OF.get(value)
+
+
+def level_of(value: pb.AgencyLevel.ValueType) -> Level | None:
+    """The level that the enum names; None for unspecified or unknown."""
+    return _LEVEL_OF.get(value)
+
+
+def scope_of(value: pb.DelegationScope.ValueType) -> Scope | None:
+    """The scope that the enum names; None for unspecified or unknown."""
+    return _SCOPE_OF.get(value)
+
+
+def _day(day: date | None) -> str:
+    return day.isoformat() if day else ""

@@ -1,0 +1,67 @@
+"""Argon2id hashes of passwords and activation codes, made in threads so that the event loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from kit.errors import Unavailable
+from kit.text import nfc
+
+R = TypeVar("R")
+_LONGEST = 128  # characters; nothing longer is hashed, so that nobody can buy our time with megabytes
+
+
+class Passwords:
+    """Hashes and verifies in `workers` threads; callers beyond `queue` are sent away, not piled up.
+
+    `memory_kib`, `passes` and `lanes` are argon2's costs. Text is brought to NFC first: Vietnamese
+    keyboards type the same password in several forms of Unicode.
+    """
+
+    def __init__(self, *, memory_kib: int, passes: int, lanes: int, workers: int, queue: int = 64) -> None:
+        self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
+        self._threads = ThreadPoolExecutor(workers, "argon2")
+        self._room = workers + queue
+        self._inside = 0
+        self._nobody = self._hasher.hash("nobody's password")
+
+    async def hash(self, password: str) -> str:
+        """The hash to store, with its salt and costs in it. Raises Unavailable when too many wait."""
+        return await self._run(self._hash, password)
+
+    async def verify(self, stored: str, password: str) -> bool:
+        """Whether the password belongs to the stored hash; takes as long when `stored` is empty."""
+        return await self._run(self._verify, stored or self._nobody, password) and bool(stored)
+
+    def outdated(self, stored: str) -> bool:
+        """Whether the hash was made with other costs than those in force."""
+        return self._hasher.check_needs_rehash(stored)
+
+    def close(self) -> None:
+        """Ends the threads after the work in hand."""
+        self._threads.shutdown(wait=True)
+
+    def _hash(self, password: str) -> str:
+        return self._hasher.hash(nfc(password)[:_LONGEST])
+
+    def _verify(self, stored: str, password: str) -> bool:
+        try:
+            matches = self._hasher.verify(stored, nfc(password[: 2 * _LONGEST])[:_LONGEST])
+        except (VerificationError, InvalidHashError):
+            return False
+        return matches and len(password) <= 2 * _LONGEST
+
+    async def _run(self, work: Callable[..., R], *arguments: str) -> R:
+        if self._inside >= self._room:
+            raise Unavailable("BUSY", "too many sign-ins at once; try again in a moment")
+        self._inside += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        finally:
+            self._inside -= 1

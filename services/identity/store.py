@@ -1,0 +1,285 @@
+"""Identity in MongoDB: four collections of aggregates, who has which identifier, and counters of tries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from pymongo import ASCENDING, IndexModel, ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from identity.domain import accounts, agencies, delegations, sessions
+from identity.domain.accounts import Account
+from identity.domain.agencies import Agency
+from identity.domain.delegations import Delegation
+from identity.domain.identifiers import Identifier
+from identity.domain.sessions import Session
+from identity.messages import agency_message, delegation_message, kind_message, role_messages, timestamp
+from kit.clock import Clock, from_text, to_text
+from kit.errors import AlreadyExists, RateLimited
+from kit.ids import derived
+from kit.mongo import Collection, Database, Index, Store, patiently, reserve
+from motcua.identity.v1 import events_pb2 as announced
+from motcua.identity.v1 import identity_pb2 as pb
+
+CONTEXT: Final = "identity"
+_FOREVER: Final = "9999-12-31"
+_ABANDONED: Final = timedelta(minutes=2)  # far longer than a registration may take
+
+
+def account_store(database: Database) -> Store[Account]:
+    """Accounts. They are found by identifier through `Names`, so they need no index of their own."""
+    return Store(database, "accounts", Account, announce=_account_event, context=CONTEXT)
+
+
+def agency_store(database: Database) -> Store[Agency]:
+    """Agencies, listed by level and the days they exist."""
+    return Store(
+        database,
+        "agencies",
+        Agency,
+        announce=_agency_event,
+        scalars=lambda agency: {
+            "level": agency.details.level,
+            "valid_from": agency.details.valid_from,
+            "valid_until": agency.details.valid_to or _FOREVER,
+        },
+        indexes=[Index("level", "created"), Index("created")],
+        context=CONTEXT,
+    )
+
+
+def delegation_store(database: Database) -> Store[Delegation]:
+    """Delegations, listed by either side."""
+    return Store(
+        database,
+        "delegations",
+        Delegation,
+        announce=_delegation_event,
+        scalars=lambda delegation: {
+            "principal": delegation.principal,
+            "delegate": delegation.delegate,
+            "revoked": int(delegation.revoked is not None),
+        },
+        indexes=[Index("principal", "created"), Index("delegate", "created")],
+        context=CONTEXT,
+    )
+
+
+def session_store(database: Database) -> Store[Session]:
+    """Sessions, listed by account; `forget_sessions` deletes them once they are over."""
+    return Store(
+        database,
+        "sessions",
+        Session,
+        announce=_session_event,
+        scalars=lambda session: {
+            "account": session.account,
+            "live": int(session.live),
+            "until": session.until,
+        },
+        indexes=[Index("account", "created"), Index("until")],
+        context=CONTEXT,
+    )
+
+
+async def forget_sessions(database: Database, before: datetime) -> int:
+    """Deletes sessions that could not be used any more at that instant; answers how many.
+
+    One that still has something to announce stays for the next time.
+    """
+    over = {"until": {"$lt": to_text(before)}, "outbox_pending": 0}
+    return (await patiently(lambda: database["sessions"].delete_many(over))).deleted_count
+
+
+@dataclass(frozen=True)
+class Names:
+    """Which account an identifier names: one document an identifier, `{_id: key, value: account|since}`.
+
+    The reservation comes first and the account after it, so a crash in between leaves a reservation whose
+    account is not there, or does not have the identifier. Its own maker goes on with it at once; anybody
+    else may take it over when it is older than any registration takes. Whoever the reservation names is
+    the one who signs in by the identifier.
+    """
+
+    database: Database
+    accounts: Store[Account]
+    clock: Clock
+
+    @property
+    def _collection(self) -> Collection:
+        return self.database["names"]
+
+    async def holder(self, name: Identifier) -> str | None:
+        """The account that the identifier is reserved for, whether or not it exists."""
+        found = await patiently(lambda: self._collection.find_one({"_id": name.key}))
+        return _account_in(found["value"]) if found else None
+
+    async def propose(self, name: Identifier, account: str) -> str:
+        """Reserves the identifier unless it is reserved already; answers the account that has it now."""
+        return _account_in(await reserve(self._collection, name.key, self._value(account)))
+
+    async def take(self, names: Sequence[Identifier], account: str) -> None:
+        """Reserves all for the account. Raises AlreadyExists (`<TYPE>_TAKEN`) when another one has one."""
+        for name in names:
+            mine = self._value(account)
+            stored = await reserve(self._collection, name.key, mine)
+            if _account_in(stored) == account:
+                continue
+            if await self._in_use(name, stored) or not await self._replace(name, stored, mine):
+                raise AlreadyExists(f"{name.type.upper()}_TAKEN", "another account has it", field=name.type)
+
+    async def release(self, names: Sequence[Identifier], account: str) -> None:
+        """Gives up those that the account has."""
+        for name in names:
+            stored = await patiently(lambda name=name: self._collection.find_one({"_id": name.key}))  # type: ignore[misc]
+            if stored is not None and _account_in(stored["value"]) == account:
+                await patiently(lambda stored=stored: self._collection.delete_one(stored))  # type: ignore[misc]
+
+    async def _in_use(self, name: Identifier, stored: str) -> bool:
+        if from_text(stored.partition("|")[2]) + _ABANDONED > self.clock():
+            return True
+        account = await self.accounts.find(_account_in(stored))
+        return account is not None and name in account.identifiers
+
+    async def _replace(self, name: Identifier, stored: str, mine: str) -> bool:
+        before, after = ({"_id": name.key, "value": value} for value in (stored, mine))
+        await patiently(lambda: self._collection.replace_one(before, after))
+        return await patiently(lambda: self._collection.find_one({"_id": name.key})) == after
+
+    def _value(self, account: str) -> str:
+        return f"{account}|{to_text(self.clock())}"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many tries are allowed in a window of so many seconds."""
+
+    most: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """Counts tries in windows of fixed length, in documents that all replicas share and that expire.
+
+    Around the end of a window twice the limit may pass; that is still far too few to guess anything.
+    """
+
+    database: Database
+    limits: Mapping[str, Limit]
+    clock: Clock
+
+    @property
+    def _collection(self) -> Collection:
+        return self.database["attempts"]
+
+    async def prepare(self) -> None:
+        """Makes the index by which old counters expire."""
+        expiry = IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=0)
+        await patiently(lambda: self._collection.create_indexes([expiry]))
+
+    async def count(self, what: str, who: str) -> None:
+        """One try more. Raises RateLimited with `retry_after` (seconds) when there were too many."""
+        limit = self.limits[what]
+        if await self._add(what, who, 1) > limit.most:
+            wait = limit.window - int(self.clock().timestamp()) % limit.window
+            raise RateLimited("TOO_MANY_ATTEMPTS", "too many tries; wait", retry_after=wait)
+
+    async def forgive(self, what: str, who: str) -> None:
+        """Takes one try back."""
+        await self._add(what, who, -1)
+
+    async def _add(self, what: str, who: str, by: int) -> int:
+        window = self.limits[what].window
+        started = int(self.clock().timestamp()) // window * window
+        key = derived("attempts", what, who, str(started))
+        expires = datetime.fromtimestamp(started + 2 * window, UTC)
+
+        async def step() -> dict[str, Any] | None:
+            try:
+                return await self._collection.find_one_and_update(
+                    {"_id": key},
+                    {"$inc": {"value": by}, "$setOnInsert": {"expires": expires}},
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                )
+            except DuplicateKeyError:  # two first tries at once: the other one made the counter
+                return None
+
+        while (stored := await patiently(step)) is None:
+            pass
+        return int(stored["value"])
+
+
+def _account_in(value: str) -> str:
+    return value.partition("|")[0]
+
+
+def _account_event(account: Account, event: object) -> Message | None:
+    match event:
+        case accounts.AccountOpened():
+            return announced.AccountOpened(
+                account_id=account.id,
+                kind=kind_message(account.kind),
+                name=account.name,
+                email=account.email,
+                phone=account.phone,
+                locale=account.locale,
+                at_counter=bool(account.opened_at),
+                agency=account.opened_at,
+            )
+        case accounts.AccountClaimed():
+            return announced.AccountClaimed(
+                account_id=account.id, email=account.email, phone=account.phone, locale=account.locale
+            )
+        case accounts.ProfileChanged():
+            return announced.ProfileChanged(
+                account_id=account.id,
+                name=account.name,
+                email=account.email,
+                phone=account.phone,
+                locale=account.locale,
+            )
+        case accounts.RolesChanged():
+            return announced.RolesChanged(account_id=account.id, roles=role_messages(account.roles))
+    raise TypeError(type(event).__name__)
+
+
+def _agency_event(agency: Agency, event: object) -> Message | None:
+    match event:
+        case agencies.AgencyChanged():
+            message = announced.AgencyChanged(agency=agency_message(agency))
+            message.agency.ClearField("etag")  # known only once it is written
+            return message
+    raise TypeError(type(event).__name__)
+
+
+def _delegation_event(delegation: Delegation, event: object) -> Message | None:
+    match event:
+        case delegations.DelegationGranted():
+            return announced.DelegationGranted(delegation=_stated(delegation))
+        case delegations.DelegationRevoked():
+            return announced.DelegationRevoked(delegation=_stated(delegation))
+    raise TypeError(type(event).__name__)
+
+
+def _stated(delegation: Delegation) -> pb.Delegation:
+    message = delegation_message(delegation)
+    message.ClearField("etag")  # known only once it is written
+    return message
+
+
+def _session_event(session: Session, event: object) -> Message | None:
+    match event:
+        case sessions.SessionRevoked(reason=reason):
+            return announced.SessionRevoked(
+                session_id=session.id,
+                account_id=session.account,
+                reason=reason,
+                revoke_time=timestamp(session.revoked) if session.revoked else None,
+            )
+    raise TypeError(type(event).__name__)
