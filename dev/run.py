@@ -24,6 +24,7 @@ ACCOUNTS = (
     ("quantri", "administrator of the province (H32)"),
 )
 PASSWORD = "Motcua@2026"  # noqa: S105 (the demo accounts exist in development only)
+CHUNK = 2**20
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
@@ -138,12 +139,17 @@ class Tail:
         """Whole lines since the last call, part by part; a line still being written waits for its end."""
         found: list[str] = []
         for path, (label, offset) in self._files.items():
-            if not path.exists() or path.stat().st_size <= offset:
+            size = path.stat().st_size if path.exists() else 0
+            if size == offset:
                 continue
+            start = offset if offset < size else 0  # a shorter file is a new one
             with open(path, "rb") as file:
-                file.seek(offset)
-                whole, newline, _rest = file.read(2**20).rpartition(b"\n")
-            self._files[path] = (label, offset + len(whole) + len(newline))
+                file.seek(start)
+                chunk = file.read(CHUNK)
+            whole, newline, _rest = chunk.rpartition(b"\n")
+            if not newline and len(chunk) == CHUNK:  # a line without end is shown in pieces
+                whole = chunk
+            self._files[path] = (label, start + len(whole) + len(newline))
             found += [label + line for line in whole.decode(errors="replace").splitlines()]
         return found
 
