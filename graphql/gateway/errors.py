@@ -1,0 +1,144 @@
+"""Failures as clients see them: expected ones as typed problems in the caller's language, all others masked."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import GraphQLError
+from kit import errors
+from kit.errors import DomainError
+
+from gateway.messages import text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One field of an input that is wrong."""
+
+    field: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An expected failure: a stable reason for programs, a message for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ValidationProblem(Problem):
+    violations: list[Violation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Conflict(Problem):
+    pass
+
+
+@dataclass(frozen=True)
+class Forbidden(Problem):
+    pass
+
+
+@dataclass(frozen=True)
+class Unauthenticated(Problem):
+    pass
+
+
+@dataclass(frozen=True)
+class NotFound(Problem):
+    pass
+
+
+@dataclass(frozen=True)
+class WrongState(Problem):
+    pass
+
+
+@dataclass(frozen=True)
+class RateLimited(Problem):
+    retry_after: int | None = None
+
+
+PROBLEMS: dict[type[DomainError], type[Problem]] = {
+    errors.InvalidInput: ValidationProblem,
+    errors.Conflict: Conflict,
+    errors.AlreadyExists: Conflict,
+    errors.Forbidden: Forbidden,
+    errors.Unauthenticated: Unauthenticated,
+    errors.NotFound: NotFound,
+    errors.FailedPrecondition: WrongState,
+    errors.RateLimited: RateLimited,
+}
+"""What is a member of every mutation's result. Unavailable is not: it says nothing about the request."""
+
+_CODES: dict[type[DomainError], str] = {
+    errors.InvalidInput: "INVALID_INPUT",
+    errors.Conflict: "CONFLICT",
+    errors.AlreadyExists: "CONFLICT",
+    errors.Forbidden: "FORBIDDEN",
+    errors.Unauthenticated: "UNAUTHENTICATED",
+    errors.NotFound: "NOT_FOUND",
+    errors.FailedPrecondition: "WRONG_STATE",
+    errors.RateLimited: "RATE_LIMITED",
+    errors.Unavailable: "UNAVAILABLE",
+}
+
+
+def problem(error: DomainError, locale: str) -> Problem | None:
+    """The union member for an expected failure, or None when there is none for it."""
+    kind = PROBLEMS.get(type(error))
+    if kind is None:
+        return None
+    message = text(error.reason, locale, error.metadata, kind=_CODES[type(error)])
+    if isinstance(error, errors.InvalidInput):
+        return ValidationProblem(
+            error.reason,
+            message,
+            [Violation(v.field, v.reason, text(v.reason, locale, kind="FIELD")) for v in error.violations],
+        )
+    if kind is RateLimited:
+        seconds = error.metadata.get("retry_after", "")
+        return RateLimited(error.reason, message, int(float(seconds)) if seconds else None)
+    return kind(error.reason, message)
+
+
+def formatted(error: GraphQLError, locale: str) -> dict[str, Any]:
+    """An error of the answer's `errors`.
+
+    A mistake in the document is told as it is, an expected failure with its code and reason; anything else is
+    masked, with an id under which the log has the rest.
+    """
+    original: BaseException | None = error
+    while isinstance(original, GraphQLError):
+        original = original.original_error
+    answer: dict[str, Any] = {"message": error.message}
+    if error.locations:
+        answer["locations"] = [location.formatted for location in error.locations]
+    if error.path is not None:
+        answer["path"] = error.path
+    if original is None:
+        answer["extensions"] = {"code": "BAD_REQUEST"} | (error.extensions or {})
+    elif isinstance(original, DomainError) and type(original) in _CODES:
+        code = _CODES[type(original)]
+        answer["message"] = text(original.reason, locale, original.metadata, kind=code)
+        answer["extensions"] = {"code": code, "reason": original.reason}
+        if isinstance(original, errors.InvalidInput) and original.violations:
+            answer["extensions"]["violations"] = [
+                {"field": v.field, "reason": v.reason, "message": text(v.reason, locale, kind="FIELD")}
+                for v in original.violations
+            ]
+    else:
+        error_id = uuid.uuid4().hex
+        log.error("unexpected failure %s at %s", error_id, error.path, exc_info=original)
+        answer["message"] = text("INTERNAL", locale, {"id": error_id})
+        answer["extensions"] = {"code": "INTERNAL", "id": error_id}
+    return answer
