@@ -1,0 +1,1 @@
+"""State, rules and events of notices. Pure: no I/O."""

@@ -1,0 +1,430 @@
+"""What other services announce, and what notify makes of it: who is told what, and what it keeps for itself.
+
+Every event of the contexts that it listens to is in a table or in `SILENT`; a test holds it to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kit.clock import to_ms, to_text
+from kit.consumer import Event, Handler, Subscription
+from motcua.dossier.v1 import dossier_pb2
+from motcua.dossier.v1 import events_pb2 as dossier
+from motcua.identity.v1 import events_pb2 as identity
+from motcua.payment.v1 import events_pb2 as payment
+from notify import handlers
+from notify.domain.deadline import Deadline
+from notify.domain.kinds import About
+from notify.domain.people import Post
+from notify.handlers import Name, News, Ports, Standing
+
+# What tells nobody anything that they do not know or are not told by another event.
+SILENT: Final[Mapping[type[Message], str]] = {
+    dossier.DossierRated: "the applicant did it; the agency sees it in its statistics",
+    dossier.DocumentVersionAdded: "the owner did it",
+    payment.ChargeCreated: "PaymentRequested tells it, naming the officer",
+}
+
+
+def subscriptions(ports: Ports) -> list[Subscription]:
+    """One durable consumer a context; events are handled in order."""
+    return [
+        Subscription("notify-dossier", "dossier", _bound(ports, DOSSIER)),
+        Subscription("notify-payment", "payment", _bound(ports, PAYMENT)),
+        Subscription("notify-identity", "identity", _bound(ports, IDENTITY)),
+    ]
+
+
+Reaction = Callable[[Ports, Event], Awaitable[None]]
+
+
+def _bound(ports: Ports, table: Mapping[type[Message], Reaction]) -> dict[type[Message], Handler]:
+    def bind(reaction: Reaction) -> Handler:
+        async def handle(event: Event) -> None:
+            await reaction(ports, event)
+
+        return handle
+
+    return {kind: bind(reaction) for kind, reaction in table.items()}
+
+
+# --- dossiers --------------------------------------------------------------------------------------------
+
+_RUNNING = (dossier_pb2.DOSSIER_STATE_RECEIVED, dossier_pb2.DOSSIER_STATE_IN_PROCESS)
+_Told = Callable[[Any, Deadline], Sequence[News]]
+
+
+def _of(
+    told: _Told,
+    *,
+    role: Callable[[Any], str] | None = None,
+    holder: Callable[[Any], str] | None = None,
+) -> Reaction:
+    """Follows the dossier's clock, then tells what `told(message, deadline)` says.
+
+    `role` and `holder` say who has the dossier from now on; without them it is who had it.
+    """
+
+    async def react(ports: Ports, event: Event) -> None:
+        message = event.message
+        ref = message.dossier
+        deadline = await handlers.follow(
+            ports,
+            Standing(
+                dossier=ref.dossier_id,
+                code=ref.code,
+                procedure=ref.procedure_name,
+                agency=ref.current_agency or ref.receiving_agency,
+                due=_instant(ref, "due_time"),
+                running=ref.state in _RUNNING,
+                role=role(message) if role else None,
+                holder=holder(message) if holder else None,
+            ),
+            event.time,
+        )
+        for news in told(message, deadline):
+            await handlers.tell(ports, event.id, news)
+
+    return react
+
+
+def _applicant(ref: dossier.DossierRef, kind: str, charge: str = "", **params: str | Name) -> News:
+    """News to the applicant, with the code and the procedure that nearly all of them name."""
+    params = {"procedure": ref.procedure_name, **params}
+    if kind not in ("dossier_submitted", "dossier_rejected"):  # there is no code yet
+        params["code"] = ref.code
+    return News(kind, About(dossier=ref.dossier_id, charge=charge), params, to=(ref.applicant_id,))
+
+
+def _desk(ref: dossier.DossierRef, kind: str, deadline: Deadline, **params: str | Name) -> News:
+    """News to whoever has the dossier at its agency."""
+    return News(
+        kind,
+        About(dossier=ref.dossier_id),
+        {
+            "code": ref.code,
+            "procedure": ref.procedure_name,
+            "agency": Name(agency=deadline.agency),
+            **params,
+        },
+        actor=ref.actor_id,
+        **handlers.desk_of(deadline),
+    )
+
+
+def _by(ref: dossier.DossierRef) -> Name:
+    """The officer who did it and the agency; for what the applicant's side did, the agency alone."""
+    agency = ref.actor_agency or ref.current_agency or ref.receiving_agency
+    return Name(account=ref.actor_id if ref.actor_agency else "", agency=agency)
+
+
+def _at(ref: dossier.DossierRef) -> Name:
+    return Name(agency=ref.current_agency or ref.receiving_agency)
+
+
+def _submitted(message: dossier.DossierSubmitted, deadline: Deadline) -> list[News]:
+    ref = message.dossier
+    to_desk = News(
+        "desk_submitted",
+        About(dossier=ref.dossier_id),
+        {"procedure": ref.procedure_name, "agency": _at(ref)},
+        actor=ref.actor_id,
+        **handlers.desk_of(deadline),
+    )
+    return [_applicant(ref, "dossier_submitted", agency=_at(ref)), to_desk]
+
+
+def _handed_over(message: Any, deadline: Deadline) -> list[News]:
+    ref, line = message.dossier, message.hand_over
+    moved = line.to_agency and line.to_agency != line.from_agency
+    if moved:
+        told = [_applicant(ref, "dossier_handed_off", by=_by(ref), agency=Name(agency=line.to_agency))]
+    elif isinstance(message, dossier.StepCompleted):
+        told = [_applicant(ref, "step_completed", by=_by(ref), step=line.step_name)]
+    else:
+        told = []  # from one desk of an agency to another
+    return [*told, _desk(ref, "desk_arrived", deadline, due=_text(ref, "due_time"))]
+
+
+def _extended(message: dossier.DeadlineExtended, deadline: Deadline) -> list[News]:
+    apology = message.apology
+    return [
+        _applicant(
+            message.dossier,
+            "deadline_extended",
+            by=_by(message.dossier),
+            due=_text(apology, "original_due_time"),
+            new_due=_text(apology, "new_due_time"),
+            reason=apology.reason,
+        )
+    ]
+
+
+def _closed(kind: str) -> _Told:
+    return lambda message, deadline: [
+        _applicant(message.dossier, kind, by=_by(message.dossier), reason=message.reason)
+    ]
+
+
+def _actor(message: Any) -> str:
+    return str(message.dossier.actor_id)
+
+
+def _reception(message: Any) -> str:
+    return "reception"
+
+
+def _nobody(message: Any) -> str:
+    return ""
+
+
+async def _document_added(ports: Ports, event: Event) -> None:
+    message: dossier.DocumentAdded = event.message
+    if not message.dossier_id:
+        return  # the owner put it there
+    about = About(dossier=message.dossier_id, document=message.document_id)
+    await handlers.tell(
+        ports,
+        event.id,
+        News("document_deposited", about, {"document": message.title}, to=(message.owner_id,)),
+    )
+
+
+async def _document_verified(ports: Ports, event: Event) -> None:
+    message: dossier.DocumentVerified = event.message
+    params: dict[str, str | Name] = {"document": message.title, "agency": Name(agency=message.agency)}
+    await handlers.tell(
+        ports,
+        event.id,
+        News("document_verified", About(document=message.document_id), params, to=(message.owner_id,)),
+    )
+
+
+DOSSIER: Final[Mapping[type[Message], Reaction]] = {
+    dossier.DossierSubmitted: _of(_submitted, role=_reception, holder=_nobody),
+    dossier.DossierReceived: _of(
+        lambda message, deadline: [
+            _applicant(
+                message.dossier,
+                "dossier_received",
+                by=_by(message.dossier),
+                due=_text(message.receipt, "due_time") or _text(message.dossier, "due_time"),
+            )
+        ],
+        role=_reception,
+        holder=_actor,
+    ),
+    dossier.DossierRejected: _of(_closed("dossier_rejected")),
+    dossier.SupplementRequested: _of(
+        lambda message, deadline: [
+            _applicant(
+                message.dossier,
+                "supplement_requested",
+                by=_by(message.dossier),
+                defects="; ".join(message.supplement.defects),
+                reason=message.supplement.reason,
+                guidance=message.supplement.guidance,
+            )
+        ],
+        holder=_actor,
+    ),
+    dossier.DossierSupplemented: _of(
+        lambda message, deadline: [
+            _applicant(
+                message.dossier,
+                "dossier_supplemented",
+                agency=_at(message.dossier),
+                due=_text(message.dossier, "due_time"),
+            ),
+            _desk(message.dossier, "desk_supplemented", deadline, due=_text(message.dossier, "due_time")),
+        ]
+    ),
+    dossier.PaymentRequested: _of(
+        lambda message, deadline: [
+            _applicant(
+                message.dossier,
+                "payment_requested",
+                charge=message.charge_id,
+                by=_by(message.dossier),
+                amount=str(message.total),
+            )
+        ],
+        holder=_actor,
+    ),
+    # The applicant learns of the payment from ChargePaid.
+    dossier.PaymentSettled: _of(
+        lambda message, deadline: [
+            _desk(message.dossier, "desk_paid", deadline, due=_text(message.dossier, "due_time"))
+        ]
+    ),
+    dossier.DossierHandedOff: _of(
+        _handed_over,
+        role=lambda message: message.hand_over.to_role,
+        holder=lambda message: message.hand_over.to_official_id,
+    ),
+    dossier.StepCompleted: _of(
+        _handed_over,
+        role=lambda message: message.hand_over.to_role,
+        holder=lambda message: message.hand_over.to_official_id,
+    ),
+    dossier.DeadlineExtended: _of(_extended),
+    dossier.WithdrawalRequested: _of(
+        lambda message, deadline: [
+            _applicant(message.dossier, "withdrawal_requested", agency=_at(message.dossier)),
+            _desk(message.dossier, "desk_withdrawal", deadline, reason=message.reason),
+        ]
+    ),
+    dossier.WithdrawalDeclined: _of(_closed("withdrawal_declined")),
+    dossier.DossierWithdrawn: _of(
+        lambda message, deadline: [
+            _applicant(message.dossier, "dossier_withdrawn", agency=_at(message.dossier))
+        ]
+    ),
+    dossier.DossierStopped: _of(_closed("dossier_stopped")),
+    dossier.ResultSigned: _of(
+        lambda message, deadline: [
+            _applicant(message.dossier, "result_ready", by=_by(message.dossier)),
+            _desk(message.dossier, "desk_result", deadline),
+        ],
+        role=_reception,
+        holder=_nobody,
+    ),
+    dossier.ResultHandedOver: _of(
+        lambda message, deadline: [_applicant(message.dossier, "result_handed_over", by=_by(message.dossier))]
+    ),
+    dossier.DocumentAdded: _document_added,
+    dossier.DocumentVerified: _document_verified,
+}
+
+
+# --- payments --------------------------------------------------------------------------------------------
+
+
+def _payer(kind: str, more: Callable[[Any], Mapping[str, str | Name]] = lambda message: {}) -> Reaction:
+    """Tells the payer of a charge, with the dossier, the procedure and the amount that all of them name."""
+
+    async def react(ports: Ports, event: Event) -> None:
+        charge = event.message.charge
+        params: dict[str, str | Name] = {
+            "code": charge.dossier_code,
+            "procedure": charge.procedure_name,
+            "amount": str(charge.amount),
+            **more(event.message),
+        }
+        about = About(dossier=charge.dossier_id, charge=charge.charge_id)
+        await handlers.tell(ports, event.id, News(kind, about, params, to=(charge.payer_id,)))
+
+    return react
+
+
+def _refund(message: Any) -> dict[str, str | Name]:
+    return {
+        "amount": str(message.amount),
+        "reason": message.reason,
+        "agency": Name(agency=message.charge.agency),
+    }
+
+
+PAYMENT: Final[Mapping[type[Message], Reaction]] = {
+    payment.ChargePaid: _payer("charge_paid"),
+    payment.ChargeCancelled: _payer("charge_cancelled", lambda message: {"reason": message.reason}),
+    payment.PaymentFailed: _payer("payment_failed"),
+    payment.ReceiptIssued: _payer(
+        "receipt_issued",
+        lambda message: {
+            "number": f"{message.series}/{message.number}",
+            "agency": Name(agency=message.charge.agency),
+        },
+    ),
+    payment.RefundRequested: _payer("refund_requested", _refund),
+    payment.PaymentRefunded: _payer("payment_refunded", _refund),
+}
+
+
+# --- accounts --------------------------------------------------------------------------------------------
+
+
+async def _opened(ports: Ports, event: Event) -> None:
+    await _profile(ports, event)
+    message: identity.AccountOpened = event.message
+    if message.at_counter:
+        news = News("account_opened", About(), {"agency": Name(agency=message.agency)}, (message.account_id,))
+        await handlers.tell(ports, event.id, news)
+
+
+async def _profile(ports: Ports, event: Event) -> None:
+    message = event.message
+    await handlers.reach(
+        ports,
+        message.account_id,
+        at=event.time,
+        email=message.email,
+        phone=message.phone,
+        locale=message.locale,
+        name=message.name if "name" in message.DESCRIPTOR.fields_by_name else None,
+    )
+
+
+async def _roles(ports: Ports, event: Event) -> None:
+    posts = [Post(role.agency, role.name, role.valid_from, role.valid_to) for role in event.message.roles]
+    await handlers.post(ports, event.message.account_id, posts, event.time)
+
+
+async def _agency(ports: Ports, event: Event) -> None:
+    agency = event.message.agency
+    await handlers.name_agency(ports, agency.code, agency.name, agency.name_en, event.time)
+
+
+async def _delegation_granted(ports: Ports, event: Event) -> None:
+    delegation = event.message.delegation
+    params: dict[str, str | Name] = {
+        "person": Name(account=delegation.principal_id),
+        "until": _text(delegation, "expire_time"),
+    }
+    await handlers.tell(
+        ports, event.id, News("delegation_granted", About(), params, to=(delegation.delegate_id,))
+    )
+
+
+async def _delegation_revoked(ports: Ports, event: Event) -> None:
+    delegation = event.message.delegation
+    params = {"person": Name(account=delegation.principal_id)}
+    await handlers.tell(
+        ports, event.id, News("delegation_revoked", About(), params, to=(delegation.delegate_id,))
+    )
+
+
+async def _session_revoked(ports: Ports, event: Event) -> None:
+    message: identity.SessionRevoked = event.message
+    if message.reason != "REUSED":
+        return
+    params = {"at": _text(message, "revoke_time") or to_text(event.time)}
+    await handlers.tell(ports, event.id, News("session_reused", About(), params, to=(message.account_id,)))
+
+
+IDENTITY: Final[Mapping[type[Message], Reaction]] = {
+    identity.AccountOpened: _opened,
+    identity.AccountClaimed: _profile,
+    identity.ProfileChanged: _profile,
+    identity.RolesChanged: _roles,
+    identity.AgencyChanged: _agency,
+    identity.DelegationGranted: _delegation_granted,
+    identity.DelegationRevoked: _delegation_revoked,
+    identity.SessionRevoked: _session_revoked,
+}
+
+
+def _instant(message: Any, field: str) -> datetime | None:
+    stamp: Timestamp = getattr(message, field)
+    return to_ms(stamp.ToDatetime(tzinfo=UTC)) if message.HasField(field) else None
+
+
+def _text(message: Any, field: str) -> str:
+    instant = _instant(message, field)
+    return "" if instant is None else to_text(instant)

@@ -1,0 +1,83 @@
+"""Identity, as notify calls it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+import grpc
+
+from kit.auth import ServiceTokens, TokenVerifier
+from kit.grpc_client import connect
+from kit.status import from_rpc
+from motcua.identity.v1 import identity_pb2, identity_pb2_grpc
+from notify.domain.people import Agency, Contact
+
+T = TypeVar("T")
+_AT_ONCE = 100  # ids that identity takes in one call
+
+
+class Identity:
+    """Contact data of accounts, names of agencies and the keys of access tokens, asked for as notify itself."""
+
+    def __init__(self, target: str, secret: str) -> None:
+        self._secret = secret
+        self._channels = connect(target), connect(target, bearer=ServiceTokens(self._token))
+        self._anyone: identity_pb2_grpc.IdentityServiceAsyncStub
+        self._own: identity_pb2_grpc.IdentityServiceAsyncStub
+        self._anyone, self._own = (identity_pb2_grpc.IdentityServiceStub(one) for one in self._channels)
+
+    def verifier(self) -> TokenVerifier:
+        """Turns access tokens into callers with identity's keys."""
+        return TokenVerifier(self._keys)
+
+    async def accounts(self, ids: Collection[str]) -> list[Contact]:
+        """How accounts are reached; unknown ones are omitted. Raises Unavailable."""
+        found: list[Contact] = []
+        for some in _parts(ids):
+            answer = await _answer(self._own.BatchGetAccounts(identity_pb2.BatchGetAccountsRequest(ids=some)))
+            found += [
+                Contact(one.id, name=one.name, email=one.email, phone=one.phone, locale=one.locale)
+                for one in answer.accounts
+            ]
+        return found
+
+    async def agencies(self, codes: Collection[str]) -> list[Agency]:
+        """What agencies are called; unknown ones are omitted. Raises Unavailable."""
+        found: list[Agency] = []
+        for some in _parts(codes):
+            answer = await _answer(
+                self._own.BatchGetAgencies(identity_pb2.BatchGetAgenciesRequest(codes=some))
+            )
+            found += [Agency(one.code, name=one.name, name_en=one.name_en) for one in answer.agencies]
+        return found
+
+    async def close(self) -> None:
+        """Closes the channels."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def _keys(self) -> Mapping[str, Any]:
+        answer = await _answer(self._anyone.GetJwks(identity_pb2.GetJwksRequest()))
+        keys: Mapping[str, Any] = json.loads(answer.jwks)
+        return keys
+
+    async def _token(self) -> tuple[str, float]:
+        request = identity_pb2.IssueServiceTokenRequest(service="notify", secret=self._secret)
+        answer = await _answer(self._anyone.IssueServiceToken(request))
+        return answer.access_token, answer.expire_time.seconds - time.time()
+
+
+def _parts(ids: Collection[str]) -> Iterator[list[str]]:
+    every = sorted(ids)
+    for start in range(0, len(every), _AT_ONCE):
+        yield every[start : start + _AT_ONCE]
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from error

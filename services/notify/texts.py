@@ -1,0 +1,117 @@
+"""Writes notices: a kind's template in a language, filled with parameters."""
+
+from __future__ import annotations
+
+import re
+import string
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from kit.clock import VIETNAM, from_text
+from kit.text import nfc
+from notify.domain.kinds import KINDS
+
+LOCALES: Final = ("vi", "en")
+_LONGEST = 2000  # characters of one parameter; the rest can be read on the dossier's page
+
+
+@dataclass(frozen=True)
+class Template:
+    """The title and the lines of a notice before its parameters are filled in."""
+
+    title: str
+    lines: tuple[str, ...]
+
+    def params(self) -> frozenset[str]:
+        """Every parameter that the title or a line names."""
+        return frozenset().union(*(_names(part) for part in (self.title, *self.lines)))
+
+
+@cache
+def templates(locale: str) -> Mapping[str, Template]:
+    """All templates of a language by kind. Raises ValueError when a kind lacks one or names other parameters
+    than its own."""
+    raw = tomllib.loads(files("notify").joinpath("templates", f"{locale}.toml").read_text("utf-8"))
+    found = {
+        kind: Template(nfc(text["title"]), tuple(nfc(text["body"]).strip().splitlines()))
+        for kind, text in raw.items()
+    }
+    if found.keys() != KINDS.keys():
+        raise ValueError(f"{locale}.toml: kinds differ: {sorted(found.keys() ^ KINDS.keys())}")
+    for kind, template in found.items():
+        if template.params() != KINDS[kind].params:
+            wrong = sorted(template.params() ^ KINDS[kind].params)
+            raise ValueError(f"{locale}.toml: {kind}: parameters differ: {wrong}")
+    return found
+
+
+def write(kind: str, locale: str, params: Mapping[str, str]) -> tuple[str, str]:
+    """Title and body of a notice in a language.
+
+    Instants (`due`, `new_due`, `at`, `until`) are given as stored text and `amount` in đồng; both are written
+    as the language does. A body line all of whose parameters are empty is left out. Raises KeyError for a
+    missing parameter.
+    """
+    template = templates(locale)[kind]
+    values = {name: _value(name, value, locale) for name, value in params.items()}
+    lines = [
+        line.format_map(values)
+        for line in template.lines
+        if not (names := _names(line)) or any(values[name] for name in names)
+    ]
+    title = " ".join(template.title.format_map(values).split())
+    return title, "\n".join(lines)
+
+
+def instant(text: str, locale: str) -> str:
+    """A stored instant as people in Vietnam read it: `16:30 ngày 25/11/2026`, `16:30 on 25 November 2026`."""
+    local = from_text(text).astimezone(VIETNAM)
+    if locale == "vi":
+        return f"{local:%H:%M} ngày {local:%d/%m/%Y}"
+    return f"{local:%H:%M} on {local.day} {_MONTHS[local.month - 1]} {local.year}"
+
+
+def amount(text: str, locale: str) -> str:
+    """An amount of đồng as people read it: `8.000 đ`, `VND 8,000`."""
+    grouped = f"{int(text):,}"
+    return f"{grouped.replace(',', '.')} đ" if locale == "vi" else f"VND {grouped}"
+
+
+# Not strftime's %B: that follows the machine's locale.
+_MONTHS: Final = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+_WRITTEN: Final[Mapping[str, Callable[[str, str], str]]] = {
+    "due": instant,
+    "new_due": instant,
+    "at": instant,
+    "until": instant,
+    "amount": amount,
+}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def _value(name: str, value: str, locale: str) -> str:
+    if not value:
+        return ""
+    if name in _WRITTEN:
+        return _WRITTEN[name](value, locale)
+    clean = _CONTROL.sub(" ", nfc(value).replace("\r\n", "\n")).strip()
+    return clean if len(clean) <= _LONGEST else clean[: _LONGEST - 1] + "…"
+
+
+def _names(text: str) -> frozenset[str]:
+    """The parameters of a template. Raises ValueError for anything but plain `{name}`."""
+    names = set()
+    for _, name, spec, conversion in string.Formatter().parse(text):
+        if name is None:
+            continue
+        if not name.isidentifier() or spec or conversion:
+            raise ValueError(f"only plain {{name}} is allowed in a template, not {{{name}}}")
+        names.add(name)
+    return frozenset(names)
