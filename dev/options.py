@@ -116,8 +116,15 @@ def tool(name: str) -> str:
 def secret(folder: Path, name: str) -> str:
     """The secret of that name, made at first use and kept in a file that only its owner reads."""
     path = folder / name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32))
+        write_private(path, secrets.token_urlsafe(32))
     return path.read_text()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner can read, from its first moment on; it appears whole."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    scratch.replace(path)

@@ -1,8 +1,9 @@
 """What a local stack is made of: every process with its command, its settings and how to tell it serves."""
 
+import json
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from grpc_health.v1 import health_pb2
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from dev.options import HOST, ROOT, SERVICES, Options, secret, tool
+from dev.options import HOST, ROOT, SERVICES, Options, secret, tool, write_private
 
 Check = Callable[[], Awaitable[bool]]
+SEED = ROOT / "services" / "identity" / "seed.json"
+IMPORTER = "importer"  # the name under which catalog.load acts
 NOT_YET_INITIALIZED = 94  # MongoDB's code for a replica set without a configuration
 
 
@@ -80,17 +83,32 @@ def addresses(options: Options) -> Addresses:
     )
 
 
-def parts(options: Options) -> list[Part]:
-    """All parts of a stack, in the order in which they start. Raises Problem when a tool is missing."""
+def parts(options: Options, only: Collection[str] = ()) -> list[Part]:
+    """All parts of a stack, or some, in the order in which they start. Raises Problem without a tool."""
     where = addresses(options)
-    return [
+    keys = Keys(options.data / "secrets")
+    made = [
         _nats(options),
         *([] if options.mongodb_url else [_store(options, where)]),
         _mail(options, where),
-        _sandbox(options, where),
-        *(_service(name, options, where) for name in SERVICES),
-        _gateway(options, where),
+        _sandbox(options, where, keys),
+        *(_service(name, options, where, keys) for name in SERVICES),
+        _gateway(options, where, keys),
     ]
+    return [part for part in made if not only or part.name in only]
+
+
+class Keys:
+    """The secrets of a stack: made at its first start, kept in files that only their owner reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.signing_keys = folder / "identity-keys.json"  # identity makes it
+        self.services_file = folder / "services.json"
+        self.services = {name: secret(folder, f"service-{name}") for name in (*SERVICES, "gateway", IMPORTER)}
+        write_private(self.services_file, json.dumps(self.services))
+        self.vnpay = secret(folder, "vnpay")
+        self.bank = secret(folder, "bank")
+        self.files = secret(folder, "files")
 
 
 def _nats(options: Options) -> Part:
@@ -121,30 +139,44 @@ def _mail(options: Options, where: Addresses) -> Part:
     return Part("mail", command, _http(f"{where.mail}/mails"), stage=0)
 
 
-def _sandbox(options: Options, where: Addresses) -> Part:
+def _sandbox(options: Options, where: Addresses, keys: Keys) -> Part:
     environment = {
         **_common(options, where),
+        **_bank(where, keys),
         "SANDBOX_LISTEN": f"{HOST}:{options.ports['sandbox']}",
-        **_vnpay(options),
+        "SANDBOX_DATA_DIR": str(options.data / "sandbox"),
     }
     return Part("sandbox", _module("sandbox"), _http(f"{where.sandbox}/healthz"), 0, environment)
 
 
-def _service(name: str, options: Options, where: Addresses) -> Part:
+def _service(name: str, options: Options, where: Addresses, keys: Keys) -> Part:
+    own: dict[str, dict[str, str]] = {
+        "identity": {
+            "IDENTITY_SIGNING_KEYS": str(keys.signing_keys),
+            "SERVICE_SECRETS_FILE": str(keys.services_file),
+            "IDENTITY_SEED": "" if options.environment == "production" else str(SEED),
+        },
+        "catalog": {},
+        "dossier": {"OBJECTS_URL": f"file://{options.data / 'objects'}"},
+        "payment": _bank(where, keys),
+        "notify": {"SMTP_HOST": HOST, "SMTP_PORT": str(options.ports["smtp"])},
+    }
     environment = {
         **_common(options, where),
+        **own[name],
         "GRPC_LISTEN": where.services[name],
         "METRICS_LISTEN": f"{HOST}:{options.ports[f'{name}_metrics']}",
-        "SERVICE_SECRET": _service_secret(options, name),
+        "SERVICE_SECRET": keys.services[name],
     }
     return Part(name, _module(name), _grpc(where.services[name]), 1, environment)
 
 
-def _gateway(options: Options, where: Addresses) -> Part:
+def _gateway(options: Options, where: Addresses, keys: Keys) -> Part:
     environment = {
         **_common(options, where),
         "GATEWAY_LISTEN": f"{HOST}:{options.ports['gateway']}",
-        "SERVICE_SECRET": _service_secret(options, "gateway"),
+        "SERVICE_SECRET": keys.services["gateway"],
+        "FILES_SECRET": keys.files,
     }
     return Part("gateway", _module("gateway"), _http(f"{where.gateway}/readyz"), 2, environment)
 
@@ -155,16 +187,27 @@ def _common(options: Options, where: Addresses) -> dict[str, str]:
         "MONGODB_URL": where.mongodb,
         "NATS_URL": where.nats,
         "GRACE": "2",
-        **{f"{name.upper()}_TARGET": address for name, address in where.services.items()},
+        **_targets(where),
     }
 
 
-def _service_secret(options: Options, name: str) -> str:
-    return secret(options.data / "secrets", f"service-{name}")
+def _targets(where: Addresses) -> dict[str, str]:
+    return {f"{name.upper()}_TARGET": address for name, address in where.services.items()}
 
 
-def _vnpay(options: Options) -> dict[str, str]:
-    return {"VNPAY_HASH_SECRET": secret(options.data / "secrets", "vnpay-hash")}
+def _bank(where: Addresses, keys: Keys) -> dict[str, str]:
+    """What payment and the sandbox gateway know of each other."""
+    return {
+        "VNPAY_HASH_SECRET": keys.vnpay,
+        "VNPAY_IPN_URL": f"{where.gateway}/payments/vnpay/ipn",
+        "BANK_SECRET": keys.bank,
+        "BANK_NOTICE_URL": f"{where.gateway}/payments/transfer/notice",
+    }
+
+
+def loader_environment(data: Path, where: Addresses) -> dict[str, str]:
+    """Settings of `python -m catalog.load` for the stack that has this data folder and these addresses."""
+    return {**_targets(where), "SERVICE_SECRET": Keys(data / "secrets").services[IMPORTER]}
 
 
 def _module(name: str, *arguments: str) -> list[str]:
@@ -236,11 +279,3 @@ def _replica_set(port: int) -> Check:
                 return False
 
     return check
-
-
-def tool_environment(options: Options) -> dict[str, str]:
-    """Settings for a command that works on a running stack, such as loading the catalogue."""
-    return _common(options, addresses(options))
-
-
-__all__ = ["ROOT", "Addresses", "Part", "addresses", "parts", "tool_environment"]

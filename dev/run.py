@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dev.options import ROOT, Problem, from_environment
-from dev.parts import Addresses, tool_environment
+from dev.parts import Addresses, loader_environment
 from dev.stack import PartFailed, Stack, data_folder, refuse_second
 
 ACCOUNTS = (
@@ -89,8 +89,9 @@ async def load_catalogue(stack: Stack) -> None:
         sys.executable,
         "-m",
         "catalog.load",
+        "--curated",
         cwd=ROOT,
-        env={**os.environ, **tool_environment(stack.options)},
+        env={**os.environ, **loader_environment(stack.options.data, stack.addresses)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -35,13 +35,18 @@ class PartFailed(Exception):
 
 
 class Stack:
-    """Starts, watches and stops the parts. `say` is told each step as one line of text."""
+    """Starts, watches and stops the parts, or `only` some. `say` is told each step as one line of text."""
 
-    def __init__(self, options: Options, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        say: Callable[[str], None] = lambda line: None,
+        only: Collection[str] = (),
+    ) -> None:
         self.options = options
         self.addresses = addresses(options)
         self._say = say
-        self._parts = {part.name: part for part in parts(options)}
+        self._parts = {part.name: part for part in parts(options, only)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock: IO[str] | None = None
 

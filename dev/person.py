@@ -1,0 +1,121 @@
+"""A person at the public API: what a browser or an app would send, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import uuid
+from typing import Any, Self
+
+import httpx
+from tusclient.client import TusClient
+
+PROBLEM = "... on Problem { reason message } ... on ValidationProblem { violations { field reason message } }"
+CHUNK = 4 * 2**20  # bytes a PATCH
+JSON = dict[str, Any]
+
+
+class Surprise(Exception):
+    """The system did something that the person did not expect."""
+
+
+class Person:
+    """Somebody with an HTTP client. Use as an async context manager."""
+
+    def __init__(self, name: str, gateway: str, locale: str = "vi") -> None:
+        self.name = name
+        self.gateway = gateway
+        self.token = ""
+        self.refresh_token = ""
+        self._http = httpx.AsyncClient(timeout=30, headers={"Accept-Language": locale})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._http.aclose()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What proves who asks; empty before sign-in."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    async def ask(self, document: str, **variables: Any) -> JSON:
+        """Answers `data`. Raises Surprise for any error."""
+        answer = await self._http.post(
+            f"{self.gateway}/graphql",
+            json={"query": document, "variables": variables},
+            headers=self.headers,
+        )
+        body = answer.json()
+        if answer.status_code != 200 or body.get("errors"):
+            raise Surprise(f"{self.name}: HTTP {answer.status_code} {body}")
+        return dict(body["data"])
+
+    async def attempt(self, mutation: str, selection: str, **input: Any) -> JSON:
+        """Runs a mutation and answers the member of its result union, with `__typename`."""
+        title = mutation[0].upper() + mutation[1:]
+        document = (
+            f"mutation Do($input: {title}Input!) {{ done: {mutation}(input: $input) "
+            f"{{ __typename {selection} {PROBLEM} }} }}"
+        )
+        given = {name: value for name, value in input.items() if value is not None}
+        return dict((await self.ask(document, input={"requestId": str(uuid.uuid4()), **given}))["done"])
+
+    async def do(self, mutation: str, answer: str, fields: str, **input: Any) -> JSON:
+        """Runs a mutation that must answer the type `answer`, with its `fields`. Raises Surprise for a problem."""
+        done = await self.attempt(mutation, f"... on {answer} {{ {fields} }}", **input)
+        if done["__typename"] != answer:
+            raise Surprise(f"{self.name}: {mutation} answered {done}")
+        return done
+
+    async def refused(self, mutation: str, problem: str, reason: str | None = None, **input: Any) -> JSON:
+        """Runs a mutation that must answer this problem. Raises Surprise for anything else."""
+        done = await self.attempt(mutation, "", **input)
+        if done["__typename"] != problem or reason not in (None, done["reason"]):
+            raise Surprise(f"{self.name}: {mutation} answered {done}, not {problem} {reason or ''}")
+        return done
+
+    async def sign_in(self, identifier: str, password: str) -> None:
+        """Opens a session; later requests carry its token."""
+        done = await self.do(
+            "signIn", "Session", "accessToken refreshToken", identifier=identifier, password=password
+        )
+        self.token, self.refresh_token = done["accessToken"], done["refreshToken"]
+
+    async def upload(self, content: bytes, **about: Any) -> JSON:
+        """Puts a file into the vault by tus and answers its document `{id title trust}`."""
+        request = {
+            "requestId": str(uuid.uuid4()),
+            "size": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            **about,
+        }
+        fields = "url document { id title trust }"
+        begun = await self.do("beginUpload", "Upload", fields, **request)
+        uploader = TusClient(begun["url"], headers=self.headers).async_uploader(
+            file_stream=io.BytesIO(content), url=begun["url"], chunk_size=CHUNK
+        )
+        await uploader.upload()
+        # The same request again answers the same upload, which is complete now.
+        document = (await self.do("beginUpload", "Upload", fields, **request))["document"]
+        if document is None:
+            raise Surprise(f"{self.name}: the upload is complete but there is no document")
+        return dict(document)
+
+    async def download(self, document: str, *, first: int | None = None) -> bytes:
+        """The bytes of a document, or its `first` ones by a range request. Raises Surprise when refused."""
+        url = (await self.do("createDownload", "Download", "url", documentId=document))["url"]
+        headers = {} if first is None else {"Range": f"bytes=0-{first - 1}"}
+        answer = await self._http.get(url, headers=headers)
+        if answer.status_code != (200 if first is None else 206):
+            raise Surprise(f"{self.name}: download answered HTTP {answer.status_code}")
+        return answer.content
+
+    async def get(self, url: str, **parameters: str) -> httpx.Response:
+        """Opens a page as a browser would, following no redirect."""
+        return await self._http.get(url, params=parameters or None)
+
+    async def post(self, url: str, body: JSON) -> httpx.Response:
+        """Sends JSON to another site, such as the sandbox bank."""
+        return await self._http.post(url, json=body)
