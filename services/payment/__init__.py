@@ -1,0 +1,1 @@
+"""Charges, payments through gateways, receipts, refunds, and the books that they leave."""

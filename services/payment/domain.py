@@ -1,0 +1,571 @@
+"""The rules of charges: what may become of one, what each payment of it does, and the books that both leave.
+
+A charge holds all payments that were ever begun or received for it. One of them settles it; whatever else
+arrives (paid twice, too late, another amount) is recorded as well and sent back. Every method that moves
+something goes through one of the two graphs below, and each edge names the event that announces it.
+Amounts are whole đồng; instants are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from kit.clock import to_text
+from kit.errors import FailedPrecondition, InvalidInput, NotFound
+
+MOST_BEGUN: Final = 20
+PAY_WITHIN: Final = timedelta(minutes=15)
+SETTLES_WITHIN: Final = timedelta(minutes=15)
+LONGEST_WAIT: Final = timedelta(hours=1)
+REFERENCE_LENGTH: Final = 14
+_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U to misread
+
+
+class ChargeState(StrEnum):
+    DUE = "due"
+    PAID = "paid"
+    CANCELLED = "cancelled"
+    REFUND_PENDING = "refund_pending"
+    REFUNDED = "refunded"
+
+
+class PaymentState(StrEnum):
+    PENDING = "pending"  # the payer was sent to the gateway
+    PAID = "paid"  # settled the charge
+    FAILED = "failed"
+    EXPIRED = "expired"
+    SUSPECT = "suspect"  # the gateway doubts it (07) and looks into it
+    REFUND_PENDING = "refund_pending"
+    REFUNDED = "refunded"
+
+
+class Method(StrEnum):
+    VNPAY = "vnpay"
+    VIETQR = "vietqr"
+
+
+class RefundReason(StrEnum):
+    DOUBLE_PAYMENT = "DOUBLE_PAYMENT"
+    WRONG_AMOUNT = "WRONG_AMOUNT"
+    CHARGE_CANCELLED = "CHARGE_CANCELLED"  # the money came after the charge had been cancelled
+    DOSSIER_CLOSED = "DOSSIER_CLOSED"  # by rule of the procedure
+    OFFICIAL = "OFFICIAL"
+
+
+class Said(StrEnum):
+    """What became of a report from a gateway; the adapters turn it into the gateway's own codes."""
+
+    ACCEPTED = "accepted"
+    ALREADY_KNOWN = "already_known"
+    AMOUNT_DIFFERS = "amount_differs"
+    UNKNOWN = "unknown"
+
+
+class Result(StrEnum):
+    """What a gateway reports of one payment."""
+
+    PAID = "paid"
+    FAILED = "failed"
+    SUSPECT = "suspect"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+
+
+class Account(StrEnum):
+    """Accounts of the double-entry books; a balance is debits less credits."""
+
+    RECEIVABLE = "receivable"  # the payer owes us
+    FEES = "fees"  # earned
+    REFUNDS_DUE = "refunds_due"  # we owe the payer
+    AT_VNPAY = "at_vnpay"  # ours, at the gateway
+    AT_BANK = "at_bank"  # ours, on the account that VietQR transfers reach
+
+
+HOLDS: Final = {Method.VNPAY: Account.AT_VNPAY, Method.VIETQR: Account.AT_BANK}
+
+
+@dataclass(frozen=True)
+class ChargeCreated:
+    pass
+
+
+@dataclass(frozen=True)
+class ChargePaid:
+    payment: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class ChargeCancelled:
+    reason: str
+
+
+@dataclass(frozen=True)
+class PaymentFailed:
+    payment: str
+    code: str
+
+
+@dataclass(frozen=True)
+class RefundRequested:
+    payment: str
+    amount: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class PaymentRefunded:
+    payment: str
+    amount: int
+    reason: str
+
+
+_C, _P = ChargeState, PaymentState
+
+CHARGE_EDGES: Final[dict[tuple[ChargeState | None, ChargeState], type]] = {
+    (None, _C.DUE): ChargeCreated,
+    (_C.DUE, _C.PAID): ChargePaid,
+    (_C.DUE, _C.CANCELLED): ChargeCancelled,
+    (_C.PAID, _C.REFUND_PENDING): RefundRequested,
+    (_C.REFUND_PENDING, _C.REFUNDED): PaymentRefunded,
+}
+
+_UNSETTLED = (_P.PENDING, _P.FAILED, _P.EXPIRED, _P.SUSPECT)
+PAYMENT_EDGES: Final[dict[tuple[PaymentState, PaymentState], type | None]] = {
+    (_P.PENDING, _P.FAILED): PaymentFailed,
+    (_P.SUSPECT, _P.FAILED): PaymentFailed,
+    # Nothing happened that anyone has to be told: the payer went away, or the gateway is still looking.
+    (_P.PENDING, _P.EXPIRED): None,
+    (_P.PENDING, _P.SUSPECT): None,
+    (_P.EXPIRED, _P.SUSPECT): None,
+    # A signed success counts whenever it comes: money that was taken is never overlooked.
+    **{(source, _P.PAID): ChargePaid for source in _UNSETTLED},
+    **{(source, _P.REFUND_PENDING): RefundRequested for source in (*_UNSETTLED, _P.PAID)},
+    (_P.REFUND_PENDING, _P.REFUNDED): PaymentRefunded,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One item of a charge: `amount` is the line's total for `quantity` units."""
+
+    name: str
+    amount: int
+    quantity: int = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A posting: `amount` moves to `debit` from `credit`, so the books balance by their form."""
+
+    at: datetime
+    debit: Account
+    credit: Account
+    amount: int
+    cause: str
+    payment: str = ""
+
+
+@dataclass
+class Refund:
+    """Money on its way back. `stuck` is the gateway's refusal, which a person has to resolve."""
+
+    reason: str
+    requested_at: datetime
+    by: str = ""
+    note: str = ""
+    tries: int = 0
+    next_try: datetime | None = None
+    stuck: str = ""
+    done_at: datetime | None = None
+
+
+@dataclass
+class Payment:
+    """One attempt to pay, or money that came without one. `received` is what the gateway really took."""
+
+    id: str
+    method: Method
+    reference: str  # unique at the gateway: vnp_TxnRef, or the text of a transfer
+    amount: int
+    begun_at: datetime
+    expires_at: datetime
+    state: PaymentState = PaymentState.PENDING
+    received: int = 0
+    gateway_transaction: str = ""
+    code: str = ""
+    paid_at: datetime | None = None
+    taken_on: str = ""  # ISO date in Vietnam on which the gateway took the money: the day of its statement
+    asked: int = 0
+    next_ask: datetime | None = None
+    refund: Refund | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A gateway's word about a payment, already checked for its signature."""
+
+    reference: str
+    result: Result
+    amount: int
+    code: str
+    transaction: str = ""
+    taken_on: str = ""
+
+
+@dataclass
+class Charge:
+    """What a dossier's applicant has to pay, and everything that was paid for it."""
+
+    id: str
+    payer: str
+    dossier: str
+    agency: str  # collects the fee: the agency that received the dossier
+    lines: list[Line]
+    amount: int
+    created_at: datetime
+    dossier_code: str = ""
+    procedure_code: str = ""
+    procedure_name: str = ""
+    agencies: list[str] = field(default_factory=list)  # whose officials may see it
+    currency: str = "VND"
+    refundable_on_rejection: bool = False
+    reference: str = ""
+    state: ChargeState = ChargeState.DUE
+    payments: list[Payment] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    paid_at: datetime | None = None
+    cancel_reason: str = ""
+    payer_name: str = ""  # as on the receipt; fetched when that is issued
+    payer_tax_code: str = ""
+    receipt: str = ""
+    receipt_number: str = ""
+    receipt_tries: int = 0
+    next_receipt: datetime | None = None
+    revision: int = 0
+    events: list[Any] = field(default_factory=list)
+
+    def begin(self, method: Method, *, payment: str, now: datetime, ask_after: timedelta) -> Payment:
+        """Begins an attempt and returns it (the same one for the same id); several may be open, since
+        browsers get closed.
+
+        Raises FailedPrecondition: CHARGE_NOT_DUE, PAYMENT_UNDER_REVIEW while the gateway looks into one that
+        it doubts, TOO_MANY_PAYMENTS.
+        """
+        for known in self.payments:
+            if known.id == payment:
+                return known
+        if self.state is not ChargeState.DUE:
+            raise FailedPrecondition("CHARGE_NOT_DUE", f"the charge is {self.state}", state=self.state.value)
+        if any(p.state is PaymentState.SUSPECT for p in self.payments):
+            raise FailedPrecondition("PAYMENT_UNDER_REVIEW", "the gateway is looking into a payment of it")
+        if len(self.payments) >= MOST_BEGUN:
+            raise FailedPrecondition("TOO_MANY_PAYMENTS", "too many attempts; ask the agency's cashier")
+        begun = self._append(method, payment=payment, now=now)
+        begun.next_ask = now + ask_after
+        return begun
+
+    def report(self, report: Report, *, now: datetime, must_match: bool = False) -> Said:
+        """Applies a gateway's word. Repeats and late failures change nothing.
+
+        `must_match` refuses another amount than was asked for without taking note of it, as gateways expect
+        of the answer to a notice; our own inquiry then finds what was really taken. Without it the money
+        counts as received and is sent back.
+        """
+        payment = self.find_reference(report.reference)
+        if payment is None:
+            return Said.UNKNOWN
+        if report.result in (Result.PENDING, Result.UNKNOWN):
+            return Said.ALREADY_KNOWN
+        if must_match and report.amount != payment.amount:
+            return Said.AMOUNT_DIFFERS
+        if report.result is Result.PAID:
+            if payment.state not in _UNSETTLED:
+                return Said.ALREADY_KNOWN
+            if report.amount <= 0:
+                return Said.AMOUNT_DIFFERS
+            self._receive(payment, report, now=now)
+            return Said.ACCEPTED
+        target = PaymentState.SUSPECT if report.result is Result.SUSPECT else PaymentState.FAILED
+        if (payment.state, target) not in PAYMENT_EDGES:
+            return Said.ALREADY_KNOWN
+        payment.code, payment.gateway_transaction = report.code, report.transaction
+        if target is PaymentState.FAILED:
+            payment.next_ask = None
+            self._move_payment(payment, target, PaymentFailed(payment.id, report.code))
+        else:
+            payment.next_ask = payment.next_ask or now
+            self._move_payment(payment, target, None)
+        return Said.ACCEPTED
+
+    def transfer_received(self, report: Report, *, payment: str, now: datetime) -> Said:
+        """Money that reached the account with a reference of ours; `payment` is the id if it needs a new one.
+
+        The same bank transaction counts once. A second transfer with the same text is a payment of its own.
+        """
+        if any(
+            p.method is Method.VIETQR and p.gateway_transaction == report.transaction for p in self.payments
+        ):
+            return Said.ALREADY_KNOWN
+        found = self.find_reference(report.reference)
+        if found is None or found.method is not Method.VIETQR or report.amount <= 0:
+            return Said.UNKNOWN
+        if found.received:
+            found = self._append(Method.VIETQR, payment=payment, now=now)
+        self._receive(found, report, now=now)
+        return Said.ACCEPTED if report.amount == found.amount else Said.AMOUNT_DIFFERS
+
+    def asked(self, payment: str, result: Result, *, now: datetime, ask_after: timedelta) -> None:
+        """Notes that the gateway was asked and that its word decides nothing: ask later, or give up.
+
+        An attempt that the gateway does not know or has not finished is over some time after the payer's
+        time has run out; one under review is asked about for as long as it takes.
+        """
+        asked = self.payment(payment)
+        asked.asked += 1
+        over = asked.state is PaymentState.PENDING and now >= asked.expires_at + SETTLES_WITHIN
+        if over and result in (Result.UNKNOWN, Result.PENDING):
+            asked.next_ask = None
+            self._move_payment(asked, PaymentState.EXPIRED, None)
+            return
+        if asked.state in (PaymentState.PENDING, PaymentState.SUSPECT):
+            asked.next_ask = now + backoff(asked.asked, ask_after)
+        else:
+            asked.next_ask = None
+
+    def taken_days(self) -> list[str]:
+        """The ISO dates on which gateways took money for it, in order."""
+        return sorted({p.taken_on for p in self.payments if p.received and p.taken_on})
+
+    def cancel(self, reason: str, *, now: datetime) -> None:
+        """Nobody has to pay it any more. Raises FailedPrecondition CHARGE_NOT_DUE."""
+        if self.state is not ChargeState.DUE:
+            raise FailedPrecondition("CHARGE_NOT_DUE", f"the charge is {self.state}", state=self.state.value)
+        self.cancel_reason = reason
+        self._post(now, Account.FEES, Account.RECEIVABLE, self.amount, "cancelled")
+        self._move(ChargeState.CANCELLED, ChargeCancelled(reason))
+
+    def request_refund(
+        self, *, payment: str = "", reason: RefundReason, by: str, note: str = "", now: datetime
+    ) -> None:
+        """Sends the money of the payment that settled the charge back, or tries a refused refund again.
+
+        Raises FailedPrecondition NOTHING_TO_REFUND, NotFound for an unknown payment.
+        """
+        chosen = self.payment(payment) if payment else self.settling()
+        if chosen is not None and chosen.state is PaymentState.REFUND_PENDING and chosen.refund:
+            if chosen.refund.stuck:
+                chosen.refund.stuck, chosen.refund.next_try, chosen.refund.by = "", now, by
+                return
+            raise FailedPrecondition("REFUND_UNDER_WAY", "the refund of this payment is under way")
+        if chosen is None or chosen.state is not PaymentState.PAID:
+            raise FailedPrecondition("NOTHING_TO_REFUND", "no money of this payment is with us")
+        self._post(now, Account.FEES, Account.REFUNDS_DUE, chosen.received, "refund", chosen.id)
+        event = RefundRequested(chosen.id, chosen.received, reason.value)
+        chosen.refund = Refund(reason=reason.value, requested_at=now, by=by, note=note, next_try=now)
+        self._move_payment(chosen, PaymentState.REFUND_PENDING, None)
+        self._move(ChargeState.REFUND_PENDING, event)
+
+    def refund_done(self, payment: str, *, now: datetime) -> None:
+        """The gateway took the refund on; saying so again changes nothing."""
+        chosen, refund = self._refunding(payment)
+        if chosen.state is PaymentState.REFUNDED:
+            return
+        refund.done_at, refund.next_try = now, None
+        refund.tries += 1
+        self._post(now, Account.REFUNDS_DUE, HOLDS[chosen.method], chosen.received, "refunded", chosen.id)
+        event = PaymentRefunded(chosen.id, chosen.received, refund.reason)
+        self._move_payment(chosen, PaymentState.REFUNDED, None)
+        if self.state is ChargeState.REFUND_PENDING and chosen is self.settling():
+            self._move(ChargeState.REFUNDED, event)
+        else:
+            self.events.append(event)
+
+    def refund_failed(self, payment: str, *, code: str, final: bool, now: datetime, wait: timedelta) -> None:
+        """The gateway did not take the refund: try again later, or (`final`) wait for a person."""
+        chosen, refund = self._refunding(payment)
+        if chosen.state is not PaymentState.REFUND_PENDING:
+            return
+        refund.tries += 1
+        refund.stuck = code if final else ""
+        refund.next_try = None if final else now + backoff(refund.tries, wait)
+
+    def close(self, *, refundable: bool, reason: str, now: datetime) -> None:
+        """It ended without a result: what is unpaid falls away, what is paid goes back by the rule."""
+        if self.state is ChargeState.DUE:
+            self.cancel(reason, now=now)
+        elif self.state is ChargeState.PAID and refundable:
+            self.request_refund(reason=RefundReason.DOSSIER_CLOSED, by="", note=reason, now=now)
+
+    def receipt_issued(self, receipt: str, number: str) -> None:
+        """Remembers the one receipt of this charge; the same again changes nothing."""
+        if self.receipt not in ("", receipt):
+            raise FailedPrecondition("RECEIPT_EXISTS", "the charge has another receipt already")
+        self.receipt, self.receipt_number, self.next_receipt = receipt, number, None
+
+    def receipt_delayed(self, *, now: datetime, wait: timedelta) -> None:
+        """The receipt could not be issued now; it will be tried again."""
+        self.receipt_tries += 1
+        self.next_receipt = now + backoff(self.receipt_tries, wait)
+
+    def payment(self, payment: str) -> Payment:
+        """One of its payments by id. Raises NotFound."""
+        for one in self.payments:
+            if one.id == payment:
+                return one
+        raise NotFound("PAYMENT_NOT_FOUND", "the charge has no such payment", payment=payment)
+
+    def find_reference(self, reference: str) -> Payment | None:
+        """One of its payments by its reference at the gateway."""
+        return next((p for p in self.payments if p.reference == reference), None)
+
+    def settling(self) -> Payment | None:
+        """The payment that settled the charge, also when its money is on its way back."""
+        return next((p for p in self.payments if p.paid_at is not None and not _surplus(p)), None)
+
+    def balance(self, account: Account) -> int:
+        """Debits less credits of one account in this charge's books."""
+        return sum(
+            (e.amount if e.debit is account else 0) - (e.amount if e.credit is account else 0)
+            for e in self.entries
+        )
+
+    def chore_at(self) -> str:
+        """When the service has to do something about it by itself (ISO text); empty: nothing to do."""
+        due = [p.next_ask for p in self.payments if p.next_ask]
+        due += [p.refund.next_try for p in self.payments if p.refund and p.refund.next_try]
+        if self.next_receipt:
+            due.append(self.next_receipt)
+        return to_text(min(due)) if due else ""
+
+    def _append(self, method: Method, *, payment: str, now: datetime) -> Payment:
+        if len(self.payments) >= 99:
+            raise FailedPrecondition("TOO_MANY_PAYMENTS", "no reference is left for this charge")
+        appended = Payment(
+            id=payment,
+            method=method,
+            reference=f"{self.reference}{len(self.payments) + 1:02d}",
+            amount=self.amount,
+            begun_at=now,
+            expires_at=now + PAY_WITHIN,
+        )
+        self.payments.append(appended)
+        return appended
+
+    def _receive(self, payment: Payment, report: Report, *, now: datetime) -> None:
+        """Money is in: it settles the charge, or it is not for us and goes back."""
+        payment.received, payment.code = report.amount, report.code
+        payment.gateway_transaction, payment.taken_on = report.transaction, report.taken_on
+        payment.paid_at, payment.next_ask = now, None
+        if self.state is ChargeState.DUE and report.amount == self.amount:
+            self.paid_at = self.next_receipt = now
+            self._post(now, HOLDS[payment.method], Account.RECEIVABLE, report.amount, "paid", payment.id)
+            self._move_payment(payment, PaymentState.PAID, None)
+            self._move(ChargeState.PAID, ChargePaid(payment.id, now))
+            return
+        if report.amount != payment.amount:
+            reason = RefundReason.WRONG_AMOUNT
+        elif self.state is ChargeState.CANCELLED:
+            reason = RefundReason.CHARGE_CANCELLED
+        else:
+            reason = RefundReason.DOUBLE_PAYMENT
+        self._post(now, HOLDS[payment.method], Account.REFUNDS_DUE, report.amount, reason.value, payment.id)
+        payment.refund = Refund(reason=reason.value, requested_at=now, next_try=now)
+        event = RefundRequested(payment.id, report.amount, reason.value)
+        self._move_payment(payment, PaymentState.REFUND_PENDING, event)
+
+    def _refunding(self, payment: str) -> tuple[Payment, Refund]:
+        chosen = self.payment(payment)
+        if chosen.refund is None:
+            raise FailedPrecondition("NO_REFUND", "no refund of this payment was asked for")
+        return chosen, chosen.refund
+
+    def _move(self, target: ChargeState, event: object) -> None:
+        if CHARGE_EDGES.get((self.state, target)) is not type(event):
+            raise FailedPrecondition("WRONG_STATE", f"no edge from {self.state} to {target} for this")
+        self.state = target
+        self.events.append(event)
+
+    def _move_payment(self, payment: Payment, target: PaymentState, event: object | None) -> None:
+        """Takes an edge of the payments' graph; `event` is None where the charge's own edge announces it."""
+        edge = (payment.state, target)
+        if edge not in PAYMENT_EDGES or (event is not None and PAYMENT_EDGES[edge] is not type(event)):
+            raise FailedPrecondition("WRONG_STATE", f"no edge from {payment.state} to {target} for this")
+        payment.state = target
+        if event is not None:
+            self.events.append(event)
+
+    def _post(
+        self, at: datetime, debit: Account, credit: Account, amount: int, cause: str, payment: str = ""
+    ) -> None:
+        self.entries.append(Entry(at, debit, credit, amount, cause, payment))
+
+
+def create(
+    *,
+    id: str,
+    payer: str,
+    dossier: str,
+    agency: str,
+    lines: list[Line],
+    now: datetime,
+    currency: str = "VND",
+    dossier_code: str = "",
+    procedure_code: str = "",
+    procedure_name: str = "",
+    agencies: list[str] | None = None,
+    refundable_on_rejection: bool = False,
+) -> Charge:
+    """A new charge that is due. Raises InvalidInput without lines, with an amount that is not positive, or
+    in another currency than đồng."""
+    amount = sum(line.amount for line in lines)
+    if not lines or any(line.amount < 0 or line.quantity < 1 for line in lines) or amount <= 0:
+        raise InvalidInput("AMOUNT_NOT_POSITIVE", "a charge needs lines that add up to a positive amount")
+    if currency != "VND":
+        raise InvalidInput("CURRENCY_UNKNOWN", "only đồng can be charged", currency=currency)
+    charge = Charge(
+        id=id,
+        payer=payer,
+        dossier=dossier,
+        agency=agency,
+        lines=list(lines),
+        amount=amount,
+        created_at=now,
+        dossier_code=dossier_code,
+        procedure_code=procedure_code,
+        procedure_name=procedure_name,
+        agencies=sorted({agency, *(agencies or ())} - {""}),
+        refundable_on_rejection=refundable_on_rejection,
+        reference=reference_of(id),
+    )
+    charge._post(now, Account.RECEIVABLE, Account.FEES, amount, "charged")
+    charge.events.append(ChargeCreated())
+    return charge
+
+
+def reference_of(charge: str) -> str:
+    """A charge's reference at gateways and banks: `MC` and 12 letters and digits (60 bits) made from its id.
+
+    Two more digits number its payments. 16 plain characters fit into every bank's transfer text.
+    """
+    value = int.from_bytes(hashlib.sha256(charge.encode()).digest()[:8], "big") >> 4
+    return "MC" + "".join(_LETTERS[value >> 5 * place & 31] for place in range(12))
+
+
+def backoff(tries: int, first: timedelta) -> timedelta:
+    """How long to wait after so many tries: doubling from `first`, at most an hour (or `first`)."""
+    doublings = min(max(tries - 1, 0), 16)
+    return min(first * (1 << doublings), max(LONGEST_WAIT, first))
+
+
+def _surplus(payment: Payment) -> bool:
+    """Whether its money never settled the charge."""
+    return payment.refund is not None and payment.refund.reason in (
+        RefundReason.DOUBLE_PAYMENT,
+        RefundReason.WRONG_AMOUNT,
+        RefundReason.CHARGE_CANCELLED,
+    )

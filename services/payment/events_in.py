@@ -1,0 +1,56 @@
+"""What dossiers announce and charges follow."""
+
+from __future__ import annotations
+
+from kit.consumer import Event, Subscription
+from motcua.dossier.v1 import events_pb2 as dossier
+from payment import domain, handlers
+from payment.handlers import Ports
+
+
+def subscriptions(ports: Ports) -> list[Subscription]:
+    """The one durable consumer of payment; in order, so that a charge is requested before it is void."""
+
+    async def requested(event: Event) -> None:
+        message: dossier.PaymentRequested = event.message
+        about = message.dossier
+        await handlers.charge_requested(
+            ports,
+            domain.create(
+                id=message.charge_id,
+                payer=about.applicant_id,
+                dossier=about.dossier_id,
+                agency=about.receiving_agency,
+                lines=[domain.Line(line.name, line.amount, max(line.quantity, 1)) for line in message.lines],
+                now=ports.clock(),
+                currency=message.currency or "VND",
+                dossier_code=about.code,
+                procedure_code=about.procedure_code,
+                procedure_name=about.procedure_name,
+                agencies=[about.deciding_agency, about.current_agency, about.actor_agency],
+                refundable_on_rejection=message.refundable_on_rejection,
+            ),
+        )
+
+    async def closed(event: Event) -> None:
+        message: dossier.DossierRejected | dossier.DossierWithdrawn | dossier.DossierStopped = event.message
+        await handlers.dossier_closed(
+            ports,
+            dossier=message.dossier.dossier_id,
+            refundable=message.refundable,
+            reason=type(message).__name__,
+            event=event.id,
+        )
+
+    return [
+        Subscription(
+            durable="payment-charges",
+            stream="dossier",
+            types={
+                dossier.PaymentRequested: requested,
+                dossier.DossierRejected: closed,
+                dossier.DossierWithdrawn: closed,
+                dossier.DossierStopped: closed,
+            },
+        )
+    ]
