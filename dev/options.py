@@ -17,11 +17,11 @@ SERVICES = ("identity", "catalog", "dossier", "payment", "notify")
 PORTS = (
     "gateway",
     *SERVICES,
-    *(f"{name}_metrics" for name in SERVICES),
+    *(f"{name}_metrics" for name in (*SERVICES, "gateway")),
     "nats",
     "nats_monitor",
     "mongodb",
-    "smtp",
+    "mail_smtp",
     "mail",
     "sandbox",
 )

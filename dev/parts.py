@@ -73,13 +73,13 @@ def addresses(options: Options) -> Addresses:
         gateway=f"http://{HOST}:{port['gateway']}",
         sandbox=f"http://{HOST}:{port['sandbox']}",
         mail=f"http://{HOST}:{port['mail']}",
-        smtp=f"{HOST}:{port['smtp']}",
+        smtp=f"{HOST}:{port['mail_smtp']}",
         nats=f"nats://{HOST}:{port['nats']}",
         mongodb=options.mongodb_url or f"mongodb://{HOST}:{port['mongodb']}{replica_set}",
         store="MongoDB (MONGODB_URL)" if options.mongodb_url else own,
         data=str(options.data),
         services={name: f"{HOST}:{port[name]}" for name in SERVICES},
-        metrics={name: f"http://{HOST}:{port[f'{name}_metrics']}/metrics" for name in SERVICES},
+        metrics={n: f"http://{HOST}:{port[f'{n}_metrics']}/metrics" for n in (*SERVICES, "gateway")},
     )
 
 
@@ -90,8 +90,11 @@ def parts(options: Options, only: Collection[str] = ()) -> list[Part]:
     made = [
         _nats(options),
         *([] if options.mongodb_url else [_store(options, where)]),
-        _mail(options, where),
-        _sandbox(options, where, keys),
+        *(
+            []
+            if options.environment == "production"
+            else [_mail(options, where), _sandbox(options, where, keys)]
+        ),
         *(_service(name, options, where, keys) for name in SERVICES),
         _gateway(options, where, keys),
     ]
@@ -108,7 +111,6 @@ class Keys:
         write_private(self.services_file, json.dumps(self.services))
         self.vnpay = secret(folder, "vnpay")
         self.bank = secret(folder, "bank")
-        self.files = secret(folder, "files")
 
 
 def _nats(options: Options) -> Part:
@@ -135,57 +137,71 @@ def _store(options: Options, where: Addresses) -> Part:
 
 def _mail(options: Options, where: Addresses) -> Part:
     command = _module("dev.mailbox", str(where.mail_folder))
-    command += [str(options.ports["smtp"]), str(options.ports["mail"])]
+    command += [str(options.ports["mail_smtp"]), str(options.ports["mail"])]
     return Part("mail", command, _http(f"{where.mail}/mails"), stage=0)
 
 
 def _sandbox(options: Options, where: Addresses, keys: Keys) -> Part:
     environment = {
-        **_common(options, where),
-        **_bank(where, keys),
+        "ENVIRONMENT": options.environment,
         "SANDBOX_LISTEN": f"{HOST}:{options.ports['sandbox']}",
         "SANDBOX_DATA_DIR": str(options.data / "sandbox"),
+        "VNPAY_HASH_SECRET": keys.vnpay,
+        "VNPAY_IPN_URL": f"{where.gateway}/payments/vnpay/ipn",
+        "BANK_SECRET": keys.bank,
+        "BANK_NOTICE_URL": f"{where.gateway}/payments/transfer/notice",
     }
     return Part("sandbox", _module("sandbox"), _http(f"{where.sandbox}/healthz"), 0, environment)
 
 
 def _service(name: str, options: Options, where: Addresses, keys: Keys) -> Part:
-    own: dict[str, dict[str, str]] = {
+    own = {
         "identity": {
             "IDENTITY_SIGNING_KEYS": str(keys.signing_keys),
             "SERVICE_SECRETS_FILE": str(keys.services_file),
-            "IDENTITY_SEED": "" if options.environment == "production" else str(SEED),
         },
         "catalog": {},
-        "dossier": {"OBJECTS_URL": f"file://{options.data / 'objects'}"},
-        "payment": _bank(where, keys),
-        "notify": {"SMTP_HOST": HOST, "SMTP_PORT": str(options.ports["smtp"])},
+        "dossier": {"OBJECTS_URL": (options.data / "objects").as_uri()},
+        "payment": {"VNPAY_RETURN_URL": f"{where.gateway}/payments/vnpay/return"},
+        "notify": {"PORTAL_URL": f"{where.gateway}/"},
+    }
+    # What stands in for the world outside. In production that is for the environment to say.
+    stand_ins = {
+        "identity": {"IDENTITY_SEED": str(SEED)},
+        "payment": {
+            "VNPAY_HASH_SECRET": keys.vnpay,
+            "VNPAY_PAY_URL": f"{where.sandbox}/paymentv2/vpcpay.html",
+            "VNPAY_API_URL": f"{where.sandbox}/merchant_webapi/api",
+            "BANK_SECRET": keys.bank,
+            "BANK_API_URL": f"{where.sandbox}/bank/api",
+        },
+        "notify": {"SMTP_HOST": HOST, "SMTP_PORT": str(options.ports["mail_smtp"]), "SMTP_TLS": "none"},
     }
     environment = {
-        **_common(options, where),
+        **_common(name, options, where, keys),
         **own[name],
+        **({} if options.environment == "production" else stand_ins.get(name, {})),
         "GRPC_LISTEN": where.services[name],
-        "METRICS_LISTEN": f"{HOST}:{options.ports[f'{name}_metrics']}",
-        "SERVICE_SECRET": keys.services[name],
     }
     return Part(name, _module(name), _grpc(where.services[name]), 1, environment)
 
 
 def _gateway(options: Options, where: Addresses, keys: Keys) -> Part:
     environment = {
-        **_common(options, where),
-        "GATEWAY_LISTEN": f"{HOST}:{options.ports['gateway']}",
-        "SERVICE_SECRET": keys.services["gateway"],
-        "FILES_SECRET": keys.files,
+        **_common("gateway", options, where, keys),
+        "GATEWAY_HOST": HOST,
+        "GATEWAY_PORT": str(options.ports["gateway"]),
     }
     return Part("gateway", _module("gateway"), _http(f"{where.gateway}/readyz"), 2, environment)
 
 
-def _common(options: Options, where: Addresses) -> dict[str, str]:
+def _common(name: str, options: Options, where: Addresses, keys: Keys) -> dict[str, str]:
     return {
         "ENVIRONMENT": options.environment,
         "MONGODB_URL": where.mongodb,
         "NATS_URL": where.nats,
+        "METRICS_LISTEN": f"{HOST}:{options.ports[f'{name}_metrics']}",
+        "SERVICE_SECRET": keys.services[name],
         "GRACE": "2",
         **_targets(where),
     }
@@ -193,16 +209,6 @@ def _common(options: Options, where: Addresses) -> dict[str, str]:
 
 def _targets(where: Addresses) -> dict[str, str]:
     return {f"{name.upper()}_TARGET": address for name, address in where.services.items()}
-
-
-def _bank(where: Addresses, keys: Keys) -> dict[str, str]:
-    """What payment and the sandbox gateway know of each other."""
-    return {
-        "VNPAY_HASH_SECRET": keys.vnpay,
-        "VNPAY_IPN_URL": f"{where.gateway}/payments/vnpay/ipn",
-        "BANK_SECRET": keys.bank,
-        "BANK_NOTICE_URL": f"{where.gateway}/payments/transfer/notice",
-    }
 
 
 def loader_environment(data: Path, where: Addresses) -> dict[str, str]:
