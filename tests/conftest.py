@@ -97,6 +97,37 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"nats://127.0.0.1:{port}"
 
 
+class NatsServer:
+    """A nats-server of one test, which it may stop and start again; the store stays."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._port = free_port()
+        self._running: Iterator[subprocess.Popen[bytes]] | None = None
+        self.url = f"nats://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        command = [f"{_BIN}/nats-server", "-js", "-a", "127.0.0.1", "-p", str(self._port)]
+        self._running = run_part([*command, "-sd", f"{self._home}/store"], self._port, self._home / "log")
+        next(self._running)
+
+    def stop(self) -> None:
+        """Returns when it has ended."""
+        if self._running is not None:
+            next(self._running, None)
+            self._running = None
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A running nats-server of the test's own: `.url`, `.stop()`, `.start()`."""
+    server = NatsServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
 Eventually = Callable[..., Awaitable[Any]]
 
 

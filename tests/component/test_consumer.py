@@ -1,0 +1,337 @@
+"""Consumers: every event is handled, in order, until its effect is stored; what cannot be is set aside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import StringValue
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, RawStreamMsg
+
+from kit import clock, consumer, dead
+from kit.consumer import DEAD, Consumer, Event, Subscription, provision_consumer, provision_stream
+from kit.errors import Conflict, FailedPrecondition, Unavailable
+from kit.events import subject
+from kit.ids import uuid7
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+class Line:
+    """A stream with one consumer, and what its handler saw."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.jetstream = client.jetstream()
+        self.stream = f"line{uuid7()[-12:]}"
+        self.seen: list[str] = []
+        self.tries = 0
+        self.fail: Exception | None = None
+        self.handler: Callable[[Event], Awaitable[None]] = self.note
+
+    async def note(self, event: Event) -> None:
+        self.tries += 1
+        if self.fail is not None:
+            raise self.fail
+        self.seen.append(event.message.value)
+
+    def subscription(self, **options: Any) -> Subscription:
+        async def handle(event: Event) -> None:
+            await self.handler(event)
+
+        return Subscription(f"test-{self.stream}", self.stream, {StringValue: handle}, **options)
+
+    async def publish(
+        self,
+        message: Message,
+        key: str = "k",
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        id = uuid7()
+        known = {
+            "Nats-Msg-Id": id,
+            "ce-id": id,
+            "ce-type": message.DESCRIPTOR.full_name,
+            "ce-time": clock.to_text(clock.now()),
+        }
+        name = subject(self.stream, "StringValue", key)
+        payload = message.SerializeToString() if data is None else data
+        await self.jetstream.publish(name, payload, headers={**known, **(headers or {})})
+
+    async def unsettled(self) -> int:
+        info = await self.jetstream.consumer_info(self.stream, f"test-{self.stream}")
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def buried(self) -> list[RawStreamMsg]:
+        return [
+            message for message in await dead.messages(self.jetstream) if self.stream in str(message.headers)
+        ]
+
+
+@asynccontextmanager
+async def a_line(url: str) -> AsyncIterator[Line]:
+    client = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    made = Line(client)
+    await provision_stream(made.jetstream, made.stream)
+    await provision_stream(made.jetstream, DEAD)
+    yield made
+    await client.close()
+
+
+@pytest.fixture
+async def line(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
+    monkeypatch.setattr(consumer, "_BACKOFF", (0.05,))
+    async with a_line(nats_url) as made:
+        yield made
+
+
+@asynccontextmanager
+async def consuming(line: Line, **options: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(Consumer(line.client, line.subscription(**options)).run())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def settled(line: Line) -> bool:
+    return await line.unsettled() == 0
+
+
+async def test_events_are_handled_in_order_and_acknowledged(line: Line, eventually: Eventually) -> None:
+    for number in range(20):
+        await line.publish(StringValue(value=str(number)))
+    async with consuming(line):
+        await eventually(lambda: len(line.seen) == 20)
+        await eventually(lambda: settled(line))
+    assert line.seen == [str(number) for number in range(20)]
+
+
+async def test_the_handler_gets_the_event_whole(line: Line, eventually: Eventually) -> None:
+    got: list[Event] = []
+
+    async def keep(event: Event) -> None:
+        got.append(event)
+
+    line.handler = keep
+    await line.publish(StringValue(value="bàn"), key="a.b", headers={"ce-id": "e1"})
+    async with consuming(line):
+        await eventually(lambda: got)
+    [event] = got
+    assert (event.id, event.type) == ("e1", "google.protobuf.StringValue")
+    assert event.message == StringValue(value="bàn")
+    assert event.subject.endswith(".string_value.a.b")
+    assert abs((event.time - clock.now()).total_seconds()) < 30
+
+
+@pytest.mark.parametrize("failure", [Conflict("LOST_RACE"), Unavailable("AWAY"), RuntimeError("boom")])
+async def test_what_may_pass_is_tried_again_and_keeps_its_place(
+    line: Line, eventually: Eventually, failure: Exception
+) -> None:
+    line.fail = failure
+    async with consuming(line):
+        await line.publish(StringValue(value="first"))
+        await line.publish(StringValue(value="second"))
+        await eventually(lambda: line.tries >= 3)
+        line.fail = None
+        await eventually(lambda: settled(line))
+    assert line.seen == ["first", "second"]
+    assert await line.buried() == []
+
+
+async def test_a_permanent_refusal_is_set_aside_with_the_original(line: Line, eventually: Eventually) -> None:
+    line.fail = FailedPrecondition("WRONG_STATE", "not now")
+    await line.publish(StringValue(value="refused"), headers={"ce-id": "e7"})
+    async with consuming(line):
+        [buried] = await eventually(line.buried)
+        await eventually(lambda: settled(line))
+    assert line.tries == 1
+    assert StringValue.FromString(buried.data or b"").value == "refused"
+    headers = buried.headers or {}
+    assert headers["dead-reason"] == "WRONG_STATE"
+    assert headers["dead-subject"] == subject(line.stream, "StringValue", "k")
+    assert headers["dead-consumer"] == f"test-{line.stream}"
+    assert headers["ce-id"] == "e7"
+
+
+async def test_the_last_attempt_is_set_aside_and_the_next_event_goes_on(
+    line: Line, eventually: Eventually
+) -> None:
+    async def only_second(event: Event) -> None:
+        line.tries += 1
+        if event.message.value == "first":
+            raise RuntimeError("boom")
+        line.seen.append(event.message.value)
+
+    line.handler = only_second
+    async with consuming(line, attempts=3):
+        await line.publish(StringValue(value="first"))
+        await line.publish(StringValue(value="second"))
+        await eventually(lambda: line.seen == ["second"])
+    assert line.tries == 4
+    assert [(message.headers or {})["dead-reason"] for message in await line.buried()] == ["RuntimeError"]
+
+
+async def both(line: Line) -> list[RawStreamMsg]:
+    buried = await line.buried()
+    return buried if len(buried) == 2 else []
+
+
+async def test_undecodable_bytes_are_set_aside(line: Line, eventually: Eventually) -> None:
+    await line.publish(StringValue(), data=b"\xff\xff\xff")
+    await line.publish(StringValue(value="good"), headers={"ce-time": "yesterday"})
+    async with consuming(line):
+        buried = await eventually(lambda: both(line))
+        await eventually(lambda: settled(line))
+    assert [(message.headers or {})["dead-reason"] for message in buried] == ["UNDECODABLE"] * 2
+    assert line.tries == 0
+
+
+async def test_a_type_nobody_asked_for_is_passed_over(line: Line, eventually: Eventually) -> None:
+    await line.publish(Duration(seconds=1))
+    await line.publish(StringValue(value="known"))
+    async with consuming(line):
+        await eventually(lambda: line.seen == ["known"])
+        await eventually(lambda: settled(line))
+    assert await line.buried() == []
+
+
+async def test_a_slow_handler_keeps_its_event(
+    line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_ACK_WAIT", 1.0)
+    done = asyncio.Event()
+
+    async def slow(event: Event) -> None:
+        line.tries += 1
+        await done.wait()
+        line.seen.append(event.message.value)
+
+    line.handler = slow
+    await line.publish(StringValue(value="slow"))
+    async with consuming(line), consuming(line):
+        await eventually(lambda: line.tries == 1)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 2.5  # more than two of its ack waits
+        await eventually(lambda: loop.time() > until)
+        done.set()
+        await eventually(lambda: settled(line))
+    assert (line.tries, line.seen) == (1, ["slow"])
+
+
+async def test_an_event_in_hand_at_the_end_comes_again(
+    line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_ACK_WAIT", 1.0)
+
+    async def never(event: Event) -> None:
+        line.tries += 1
+        await asyncio.Event().wait()
+
+    line.handler = never
+    await line.publish(StringValue(value="kept"))
+    async with consuming(line):
+        await eventually(lambda: line.tries == 1)
+    line.handler = line.note
+    async with consuming(line):
+        await eventually(lambda: line.seen == ["kept"])
+
+
+async def test_two_replicas_share_the_events_and_keep_the_order(line: Line, eventually: Eventually) -> None:
+    async with consuming(line), consuming(line):
+        for number in range(30):
+            await line.publish(StringValue(value=str(number)))
+        await eventually(lambda: len(line.seen) >= 30)
+        await eventually(lambda: settled(line))
+    assert line.seen == [str(number) for number in range(30)]
+
+
+async def test_events_without_order_are_handled_side_by_side(line: Line, eventually: Eventually) -> None:
+    together = asyncio.Barrier(5)
+
+    async def meet(event: Event) -> None:
+        await together.wait()
+        line.seen.append(event.message.value)
+
+    line.handler = meet
+    for number in range(5):
+        await line.publish(StringValue(value=str(number)))
+    async with consuming(line, ordered=False):
+        await eventually(lambda: len(line.seen) == 5)
+
+
+async def test_a_consumer_that_differs_is_corrected(line: Line, eventually: Eventually) -> None:
+    name = f"test-{line.stream}"
+    wrong = ConsumerConfig(
+        durable_name=name,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=77.0,
+        max_deliver=2,
+        filter_subject=f"motcua.{line.stream}.v1.other.>",
+    )
+    await line.jetstream.add_consumer(line.stream, wrong)
+    await provision_consumer(line.jetstream, line.subscription())
+    config = (await line.jetstream.consumer_info(line.stream, name)).config
+    assert (config.ack_wait, config.max_deliver, config.max_ack_pending) == (10.0, -1, 1)
+    single = [config.filter_subject] if config.filter_subject else []
+    assert (config.filter_subjects or single) == [subject(line.stream, "StringValue", ">")]
+
+
+async def test_a_consumer_that_cannot_be_corrected_goes_on_from_where_it_was(
+    line: Line, eventually: Eventually
+) -> None:
+    name = f"test-{line.stream}"
+    await line.jetstream.add_consumer(
+        line.stream, ConsumerConfig(durable_name=name, ack_policy=AckPolicy.ALL)
+    )
+    for value in ("old", "new"):
+        await line.publish(StringValue(value=value))
+    pull = await line.jetstream.pull_subscribe_bind(consumer=name, stream=line.stream)
+    [message] = await pull.fetch(1)
+    await message.ack_sync()
+    await pull.unsubscribe()
+    async with consuming(line):
+        await eventually(lambda: line.seen)
+        await eventually(lambda: settled(line))
+    assert line.seen == ["new"]
+
+
+async def test_a_consumer_deleted_under_way_is_made_again(line: Line, eventually: Eventually) -> None:
+    async with consuming(line):
+        await line.publish(StringValue(value="before"))
+        await eventually(lambda: line.seen == ["before"])
+        await eventually(lambda: settled(line))
+        await line.jetstream.delete_consumer(line.stream, f"test-{line.stream}")
+        await line.publish(StringValue(value="after"))
+        await eventually(lambda: "after" in line.seen, within=15)
+
+
+async def test_nats_being_away_is_only_a_wait(nats_server: Any, eventually: Eventually) -> None:
+    async with a_line(nats_server.url) as line, consuming(line):
+        await line.publish(StringValue(value="before"))
+        await eventually(lambda: line.seen == ["before"])
+        nats_server.stop()
+        await eventually(lambda: not line.client.is_connected)
+        nats_server.start()
+        await eventually(lambda: line.client.is_connected)
+        await line.publish(StringValue(value="after"))
+        await eventually(lambda: line.seen == ["before", "after"], within=20)
+
+
+async def test_what_was_set_aside_can_be_replayed(line: Line, eventually: Eventually) -> None:
+    line.fail = FailedPrecondition("WRONG_STATE")
+    await line.publish(StringValue(value="later"), headers={"ce-id": "e9"})
+    async with consuming(line):
+        [buried] = await eventually(line.buried)
+        line.fail = None
+        assert buried.seq is not None
+        await dead.replay(line.jetstream, buried.seq)
+        await eventually(lambda: line.seen == ["later"])
+    assert await line.buried() == []

@@ -1,0 +1,185 @@
+"""The relay: everything announced is published, in order, once, whatever goes away meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import nats
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from kit import clock, mongo
+from kit.consumer import provision_stream
+from kit.ids import uuid7
+from kit.mongo import Store
+from kit.outbox import Relay
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@dataclass
+class Lamp:
+    id: str
+    switched: int = 0
+    revision: int = 0
+    events: list[Any] = field(default_factory=list)
+
+    def switch(self) -> None:
+        self.switched += 1
+        self.events.append(str(self.switched))
+
+
+class Room:
+    """A store with its own stream."""
+
+    def __init__(self, mongo_url: str, client: Client) -> None:
+        self.context = f"room{uuid7()[-12:]}"
+        self.client = client
+        self.jetstream: JetStreamContext = client.jetstream()
+        self.lamps = Store(
+            mongo.connect(mongo_url, f"test_{self.context}"),
+            "lamps",
+            Lamp,
+            announce=lambda lamp, event: StringValue(value=event),
+            context=self.context,
+        )
+
+    async def seen(self) -> list[tuple[str, str]]:
+        """(aggregate id, value) of every message in the stream, in its order."""
+        found = []
+        state = (await self.jetstream.stream_info(self.context)).state
+        for number in range(1, state.last_seq + 1):
+            message = await self.jetstream.get_msg(self.context, number)
+            assert message.subject is not None
+            assert message.data is not None
+            found.append((message.subject.rpartition(".")[2], StringValue.FromString(message.data).value))
+        return found
+
+    async def count(self) -> int:
+        return (await self.jetstream.stream_info(self.context)).state.messages
+
+
+@asynccontextmanager
+async def a_room(mongo_url: str, nats_url: str) -> AsyncIterator[Room]:
+    client = await nats.connect(nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    room = Room(mongo_url, client)
+    await room.lamps.prepare()
+    await provision_stream(room.jetstream, room.context)
+    yield room
+    await client.close()
+    database = room.lamps.database
+    await database.client.drop_database(database.name)
+    database.client.close()
+
+
+@pytest.fixture
+async def room(mongo_url: str, nats_url: str) -> AsyncIterator[Room]:
+    async with a_room(mongo_url, nats_url) as made:
+        yield made
+
+
+@asynccontextmanager
+async def relaying(room: Room, *, poll: float = 60.0, replicas: int = 1) -> AsyncIterator[None]:
+    relays = [Relay([room.lamps], room.jetstream, poll=poll) for _ in range(replicas)]
+
+    def wake(store: Store[Any], id: str) -> None:
+        for relay in relays:
+            relay.wake(store, id)
+
+    room.lamps.wake = wake
+    tasks = [asyncio.create_task(relay.run()) for relay in relays]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    room.lamps.wake = None
+
+
+async def emptied(room: Room) -> bool:
+    return not await room.lamps.pending()
+
+
+async def test_a_change_is_announced_at_once_with_its_headers(room: Room, eventually: Eventually) -> None:
+    async with relaying(room):
+        lamp = await room.lamps.add(Lamp(uuid7()))
+        await room.lamps.change(lamp.id, Lamp.switch)
+        await eventually(room.count, within=3)
+        await eventually(lambda: emptied(room))
+    message = await room.jetstream.get_msg(room.context, 1)
+    assert message.subject == f"motcua.{room.context}.v1.string_value.{lamp.id}"
+    assert message.headers is not None
+    assert message.headers["Nats-Msg-Id"] == message.headers["ce-id"]
+    assert message.headers["ce-type"] == "google.protobuf.StringValue"
+    assert message.headers["ce-source"] == f"motcua/{room.context}"
+    assert abs((clock.from_text(message.headers["ce-time"]) - clock.now()).total_seconds()) < 30
+
+
+async def test_what_a_crash_left_behind_is_found_by_looking(room: Room, eventually: Eventually) -> None:
+    lamp = await room.lamps.add(Lamp(uuid7()))
+    await room.lamps.change(lamp.id, Lamp.switch)
+    async with relaying(room):
+        await eventually(room.count, within=3)
+
+
+async def test_a_crash_between_publishing_and_forgetting_publishes_once(
+    room: Room, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lamp = await room.lamps.add(Lamp(uuid7()))
+    await room.lamps.change(lamp.id, Lamp.switch)
+    crashed = asyncio.Event()
+
+    async def crash(id: str, ids: set[str]) -> None:
+        crashed.set()
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.lamps, "published", crash)
+        async with relaying(room):
+            await asyncio.wait_for(crashed.wait(), 5)
+    assert await room.lamps.pending() == [lamp.id]
+    async with relaying(room):
+        await eventually(lambda: emptied(room))
+    assert await room.seen() == [(lamp.id, "1")]
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_many_writers_and_several_relays_keep_each_aggregates_order(
+    room: Room, eventually: Eventually, replicas: int
+) -> None:
+    async with relaying(room, replicas=replicas, poll=0.05):
+        lamps = [await room.lamps.add(Lamp(uuid7())) for _ in range(6)]
+        await asyncio.gather(*(room.lamps.change(lamp.id, Lamp.switch) for lamp in lamps for _ in range(10)))
+        await eventually(lambda: emptied(room), within=20)
+    seen = await room.seen()
+    for lamp in lamps:
+        assert [value for id, value in seen if id == lamp.id] == [str(n) for n in range(1, 11)]
+
+
+async def test_nats_being_away_is_only_a_wait(
+    mongo_url: str, nats_server: Any, eventually: Eventually
+) -> None:
+    async with a_room(mongo_url, nats_server.url) as room, relaying(room, poll=0.2):
+        lamp = await room.lamps.add(Lamp(uuid7()))
+        nats_server.stop()
+        for _ in range(3):
+            await room.lamps.change(lamp.id, Lamp.switch)
+        assert await room.lamps.pending() == [lamp.id]
+        nats_server.start()
+        await eventually(lambda: emptied(room), within=20)
+        assert await room.seen() == [(lamp.id, "1"), (lamp.id, "2"), (lamp.id, "3")]
+
+
+async def test_a_stream_that_differs_is_corrected(room: Room) -> None:
+    config = (await room.jetstream.stream_info(room.context)).config
+    config.duplicate_window, config.subjects = 5.0, [f"motcua.{room.context}.v0.>"]
+    await room.jetstream.update_stream(config)
+    await provision_stream(room.jetstream, room.context)
+    corrected = (await room.jetstream.stream_info(room.context)).config
+    assert corrected.duplicate_window == 120.0
+    assert corrected.subjects == [f"motcua.{room.context}.>"]
