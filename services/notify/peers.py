@@ -20,7 +20,7 @@ _AT_ONCE = 100  # ids that identity takes in one call
 
 
 class Identity:
-    """Contact data of accounts, names of agencies and the keys of access tokens, asked for as notify itself."""
+    """Contact data of accounts, names of agencies and the keys of access tokens, asked for as notify."""
 
     def __init__(self, target: str, secret: str) -> None:
         self._secret = secret

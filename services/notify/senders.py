@@ -92,7 +92,6 @@ def write_email(notice: Notice, *, to: str, sender: str, sender_name: str, porta
     message["Subject"] = notice.title
     message["Date"] = format_datetime(notice.created)
     message["Message-ID"] = message_id(notice, sender)
-    message["Content-Language"] = notice.locale
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
     message.set_content(
         "\n\n".join([words["greeting"], "\n".join(lines), f"{words['open']}: {link}", f"-- \n{words['why']}"])
@@ -109,6 +108,7 @@ def write_email(notice: Notice, *, to: str, sender: str, sender_name: str, porta
         ),
         subtype="html",
     )
+    message["Content-Language"] = notice.locale  # set any earlier, it would move into the text part
     return message
 
 
