@@ -3,14 +3,13 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from dev.options import ROOT, Problem, from_environment
-from dev.parts import Addresses, loader_environment
+from dev.options import Problem, from_environment
+from dev.parts import Addresses
 from dev.stack import PartFailed, Stack, data_folder, refuse_second
 
 ACCOUNTS = (
@@ -80,25 +79,7 @@ async def start(stack: Stack) -> None:
     where = stack.addresses
     print(f"starting; data in {where.data}, documents in {where.store}")
     await stack.start()
-    await load_catalogue(stack)
-
-
-async def load_catalogue(stack: Stack) -> None:
-    """Loads the curated procedures; those already there stay as they are."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "catalog.load",
-        "--curated",
-        cwd=ROOT,
-        env={**os.environ, **loader_environment(stack.options.data, stack.addresses)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output = (await process.communicate())[0].decode(errors="replace").strip()
-    if process.returncode:
-        raise PartFailed(f"the catalogue could not be loaded:\n{output}")
-    print(f"  catalogue: {output.splitlines()[-1] if output else 'loaded'}")
+    print(f"  catalogue: {await stack.load_catalogue()}")
 
 
 def banner(where: Addresses) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from dev.options import ROOT, Options, Problem
-from dev.parts import Addresses, Part, addresses, parts
+from dev.parts import Addresses, Part, addresses, loader_environment, parts
 
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0
@@ -105,6 +105,23 @@ class Stack:
             (self.options.data / "stack.json").unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
+
+    async def load_catalogue(self) -> str:
+        """Loads the procedures that ship with the project, once or again; returns how that went in a line."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "catalog.load",
+            "--curated",
+            cwd=ROOT,
+            env={**os.environ, **loader_environment(self.options.data, self.addresses)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        output = (await process.communicate())[0].decode(errors="replace").strip()
+        if process.returncode:
+            raise PartFailed(f"the catalogue could not be loaded:\n{output}")
+        return output.splitlines()[-1] if output else ""
 
     def dead(self) -> str:
         """Name of a part that is no longer there though nobody stopped it, else nothing."""
