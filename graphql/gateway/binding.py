@@ -31,7 +31,6 @@ from graphql import (
     GraphQLSchema,
     GraphQLUnionType,
     build_schema,
-    get_named_type,
     value_from_ast_untyped,
 )
 
@@ -230,7 +229,10 @@ def fill(request: M, given: Mapping[str, Any], *, subject: str = "") -> M:
             value = _keys(name, value)
         if isinstance(value, Timestamp):
             target.CopyFrom(value)
-        elif descriptor.message_type is not None and descriptor.message_type.full_name == Struct.DESCRIPTOR.full_name:
+        elif (
+            descriptor.message_type is not None
+            and descriptor.message_type.full_name == Struct.DESCRIPTOR.full_name
+        ):
             ParseDict(value, target)
             target.SetInParent()
         elif descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry:

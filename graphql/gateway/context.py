@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import grpc
+
+from gateway.live import Live
+from gateway.loaders import Loader
+from gateway.services import Services
 from kit.auth import ANONYMOUS, Caller
-from kit.errors import DomainError
+from kit.errors import DomainError, Forbidden, NotFound
 from kit.status import from_rpc
 from motcua.catalog.v1 import catalog_pb2 as catalog
 from motcua.dossier.v1 import dossier_pb2 as dossier
@@ -17,9 +21,6 @@ from motcua.dossier.v1 import vault_pb2 as vault
 from motcua.identity.v1 import identity_pb2 as identity
 from motcua.notify.v1 import notify_pb2 as notify
 from motcua.payment.v1 import payment_pb2 as payment
-
-from gateway.loaders import Loader
-from gateway.services import Services
 
 RPC_TIMEOUT = 10.0  # seconds
 
@@ -49,6 +50,7 @@ class Context:
     user_agent: str = ""
     public_url: str = ""
     session: Session = field(default_factory=Session)
+    live: Live | None = None
     rpcs: int = 0
 
     @cached_property
@@ -76,7 +78,27 @@ class Context:
             self.wanted_locale = reply.account.locale
         return self.wanted_locale or "vi"
 
+    def again(self) -> Context:
+        """The same caller with nothing loaded yet: for the next event of a stream."""
+        return replace(self, session=Session(), rpcs=0)
+
     # Loaders: one a type.
+
+    @cached_property
+    def uploads(self) -> Loader[vault.Upload]:
+        """One at a time: nothing lists uploads."""
+
+        async def fetch(ids: list[str]) -> Mapping[str, vault.Upload]:
+            found = {}
+            for id in ids:
+                try:
+                    reply = await self.call(self.services.vault.GetUpload, vault.GetUploadRequest(id=id))
+                except (NotFound, Forbidden):
+                    continue
+                found[id] = reply.upload
+            return found
+
+        return Loader(fetch)
 
     @cached_property
     def accounts(self) -> Loader[identity.Account]:

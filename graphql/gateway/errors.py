@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphql import GraphQLError
-from kit import errors
-from kit.errors import DomainError
 
 from gateway.messages import text
+from kit import errors
+from kit.errors import DomainError
 
 log = logging.getLogger(__name__)
 

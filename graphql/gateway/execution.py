@@ -60,10 +60,12 @@ Resolver = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Result:
-    """The answer: `data` is None when an error reached the root; `errors` have their paths."""
+    """The answer: `data` is None when an error reached the root; `errors` have their paths. `refused` says that the
+    variables did not fit and nothing was run."""
 
     data: dict[str, Any] | None
     errors: list[GraphQLError]
+    refused: bool = False
 
 
 class _Slot:
@@ -378,9 +380,11 @@ class Executor:
 
         Root fields of a mutation run one after another, all others together.
         """
-        coerced = get_variable_values(self._schema, operation.variable_definitions or (), dict(variables or {}))
+        coerced = get_variable_values(
+            self._schema, operation.variable_definitions or (), dict(variables or {})
+        )
         if isinstance(coerced, list):
-            return Result(None, coerced)
+            return Result(None, coerced, refused=True)
         plan = self._plan(document, operation, coerced, key)
         run = _Run(Info(context, self._schema), coerced)
         data: dict[str, Any] = {}

@@ -28,7 +28,7 @@ class Loader(Generic[V]):
         """Keeps a value that came another way."""
         self._found[key] = value
 
-    def load(self, key: str) -> V | None | Awaitable[V | None]:
+    def load(self, key: str) -> V | Awaitable[V | None] | None:
         """The value when it is here already, else an awaitable of it; None for the empty key."""
         if not key:
             return None

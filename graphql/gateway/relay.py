@@ -49,7 +49,9 @@ class Edge:
 
 
 async def connect(
-    first: int, after: str | None, fetch: Callable[[int, str], Awaitable[tuple[Sequence[Any], str, int | None]]]
+    first: int,
+    after: str | None,
+    fetch: Callable[[int, str], Awaitable[tuple[Sequence[Any], str, int | None]]],
 ) -> Page:
     """Fetches the page after a cursor. `fetch(size, token)` answers items, next token and the total if it is known.
 
@@ -78,4 +80,3 @@ def _read(cursor: str) -> tuple[str, int]:
         raise InvalidInput(
             violations=[FieldViolation("after", "CURSOR_INVALID", "not a cursor of this list")]
         ) from None
-

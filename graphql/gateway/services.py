@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+
 from motcua.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from motcua.dossier.v1.dossier_pb2_grpc import DossierServiceStub
 from motcua.dossier.v1.vault_pb2_grpc import VaultServiceStub

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
-from kit.errors import DomainError, NotFound
 
 from gateway import errors
 from gateway.binding import Part, fill
@@ -15,6 +14,7 @@ from gateway.context import Context
 from gateway.execution import Info, never_waits
 from gateway.ids import split_global
 from gateway.relay import Edge, Page
+from kit.errors import DomainError, NotFound
 
 PROBLEMS = " | ".join(sorted(cls.__name__ for cls in set(errors.PROBLEMS.values())))
 
@@ -87,6 +87,7 @@ async def node(_root: None, info: Info, id: str) -> Any:
         "Charge": lambda: context.charges,
         "Receipt": lambda: context.receipts,
         "Notice": lambda: context.notices,
+        "Upload": lambda: context.uploads,
     }
     if parts[0] not in loaders:
         return None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from motcua.catalog.v1 import catalog_pb2 as pb
-
 from gateway.binding import Info, Part, camel, reader
 from gateway.context import Context
 from gateway.execution import Resolver, never_waits
 from gateway.ids import to_global
 from gateway.relay import Page, connect
 from gateway.schema.base import Money, absent_is_null, connection
+from motcua.catalog.v1 import catalog_pb2 as pb
 
 part = Part('''
 extend type Query {

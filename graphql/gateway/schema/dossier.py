@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.message import Message
-from motcua.dossier.v1 import dossier_pb2 as pb
-from motcua.identity.v1 import identity_pb2 as identity
 
 from gateway.binding import Info, Part
 from gateway.context import Context
@@ -16,6 +14,8 @@ from gateway.ids import from_global
 from gateway.relay import Page, connect
 from gateway.schema.base import absent_is_null, connection, rpc
 from gateway.schema.vault import other
+from motcua.dossier.v1 import dossier_pb2 as pb
+from motcua.identity.v1 import identity_pb2 as identity
 
 part = Part('''
 extend type Query {
@@ -260,7 +260,9 @@ input SignResultInput {
 }
 input HandOverResultInput { requestId: String dossierId: ID! note: String etag: String }
 ''')
-part.enum("DossierState", pb.DossierState, "The ten national states, and our DRAFT and WITHDRAWN beside them.")
+part.enum(
+    "DossierState", pb.DossierState, "The ten national states, and our DRAFT and WITHDRAWN beside them."
+)
 part.enum("FilingChannel", pb.FilingChannel, "Ways of filing.")
 part.enum("Timeliness", pb.Timeliness, "Against the due time.")
 part.enum("DueFilter", pb.DueFilter, "SOON is within two working days.")
@@ -386,9 +388,7 @@ part.resolve("HandOver.toAgency")(agency("to_agency"))
 part.resolve("HandOver.fromOfficial")(account("from_official_id"))
 part.resolve("HandOver.toOfficial")(account("to_official_id"))
 part.resolve("Transition.actor")(account("actor_id"))
-part.resolve("Transition.from")(
-    never_waits(lambda transition, _info: getattr(transition, "from") or None)
-)
+part.resolve("Transition.from")(never_waits(lambda transition, _info: getattr(transition, "from") or None))
 
 
 def _act(name: str, request: type[Message], description: str, *, subject: str = "dossierId") -> None:
@@ -410,7 +410,11 @@ _act("createDossier", pb.CreateDossierRequest, "Starts a draft.", subject="")
 _act("updateDossier", pb.UpdateDossierRequest, "Changes a draft.")
 _act("submitDossier", pb.SubmitDossierRequest, "Files a draft.")
 _act("supplementDossier", pb.SupplementDossierRequest, "Answers a supplement request.")
-_act("withdrawDossier", pb.WithdrawDossierRequest, "Takes a dossier back, or asks the agency for it once received.")
+_act(
+    "withdrawDossier",
+    pb.WithdrawDossierRequest,
+    "Takes a dossier back, or asks the agency for it once received.",
+)
 _act("rateDossier", pb.RateDossierRequest, "Rates a finished dossier, 1 to 5.")
 _act("receiveDossier", pb.ReceiveDossierRequest, "Receives a dossier: code and receipt.")
 _act("rejectDossier", pb.RejectDossierRequest, "Refuses a newly filed dossier.")

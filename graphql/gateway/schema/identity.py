@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from kit.clock import now
-from kit.errors import FieldViolation, Forbidden, InvalidInput, Unauthenticated
-from motcua.identity.v1 import identity_pb2 as pb
 
 from gateway.binding import Info, Part, fill
 from gateway.context import Context
 from gateway.relay import Page, connect
 from gateway.schema.base import connection, mutation, rpc
+from kit.clock import now
+from kit.errors import FieldViolation, Forbidden, InvalidInput, Unauthenticated
+from motcua.identity.v1 import identity_pb2 as pb
 
 part = Part('''
 extend type Query {
@@ -247,7 +247,12 @@ part.resolve("Delegation.principal")(lambda d, info: info.context.accounts.load(
 part.resolve("Delegation.delegate")(lambda d, info: info.context.accounts.load(d.delegate_id))
 
 
-@mutation(part, "signUp", "Account", "Registers a person or organisation, or claims an account opened at the counter.")
+@mutation(
+    part,
+    "signUp",
+    "Account",
+    "Registers a person or organisation, or claims an account opened at the counter.",
+)
 async def sign_up(context: Context, input: Mapping[str, Any]) -> Any:
     request = fill(pb.SignUpRequest(client_address=context.client_address), input)
     if not request.locale:
@@ -255,14 +260,14 @@ async def sign_up(context: Context, input: Mapping[str, Any]) -> Any:
     return (await context.call(context.services.identity.SignUp, request)).account
 
 
-
-
 @mutation(part, "signIn", "Session", "Opens a session.")
 async def sign_in(context: Context, input: Mapping[str, Any]) -> Any:
     cookie = input["delivery"] == "COOKIE"
     if cookie and not context.session.possible:
         raise InvalidInput(
-            violations=[FieldViolation("delivery", "COOKIE_IMPOSSIBLE", "no cookie can be set on this transport")]
+            violations=[
+                FieldViolation("delivery", "COOKIE_IMPOSSIBLE", "no cookie can be set on this transport")
+            ]
         )
     request = pb.SignInRequest(
         identifier=input["identifier"],

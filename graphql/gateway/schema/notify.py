@@ -6,16 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kit.errors import Unauthenticated
-from motcua.identity.v1 import identity_pb2 as identity
-from motcua.notify.v1 import notify_pb2 as pb
-
 from gateway.binding import Info, Part, fill
 from gateway.context import Context
-from gateway.execution import never_waits
 from gateway.relay import Page, connect
 from gateway.schema.base import connection, mutation
 from gateway.schema.identity import own
+from kit.errors import Unauthenticated
+from motcua.identity.v1 import identity_pb2 as identity
+from motcua.notify.v1 import notify_pb2 as pb
 
 part = Part('''
 extend type Account {
@@ -140,5 +138,3 @@ async def mark_notices_read(context: Context, input: Mapping[str, Any]) -> Any:
 async def set_notice_preferences(context: Context, input: Mapping[str, Any]) -> Any:
     request = fill(pb.SetPreferencesRequest(), input)
     return await context.call(context.services.notify.SetPreferences, request)
-
-

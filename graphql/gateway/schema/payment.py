@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from motcua.identity.v1 import identity_pb2 as identity
-from motcua.payment.v1 import payment_pb2 as pb
-
 from gateway.binding import Info, Part, fill
 from gateway.context import Context
 from gateway.execution import never_waits
 from gateway.relay import Page, connect
 from gateway.schema.base import Money, connection, mutation, rpc
 from gateway.schema.vault import other
+from motcua.identity.v1 import identity_pb2 as identity
+from motcua.payment.v1 import payment_pb2 as pb
 
 part = Part('''
 extend type Account {

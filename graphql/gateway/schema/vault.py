@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from motcua.dossier.v1 import vault_pb2 as pb
-from motcua.identity.v1 import identity_pb2 as identity
 
 from gateway.binding import Info, Part, fill
 from gateway.context import Context
 from gateway.execution import never_waits
-from gateway.ids import to_global
 from gateway.relay import Page, connect
 from gateway.schema.base import connection, mutation, rpc
+from motcua.dossier.v1 import vault_pb2 as pb
+from motcua.identity.v1 import identity_pb2 as identity
 
 part = Part('''
 extend type Account {
@@ -68,12 +67,13 @@ type Access {
 }
 
 """A place to send bytes to with tus 1.0: PATCH the url with the access token."""
-type Upload {
+type Upload implements Node {
   id: ID!
   url: String!
   size: Long!
   offset: Long!
   expireTime: DateTime
+  """What it became, once the last byte is there."""
   document: Document
 }
 """A short-lived address of a document's bytes; it takes range requests and needs no header."""
@@ -139,26 +139,15 @@ connection(part, "Access")
 
 
 @dataclass(frozen=True)
-class Upload:
-    """An upload and where its bytes go."""
-
-    upload: pb.Upload
-    url: str
-
-
-@dataclass(frozen=True)
 class Download:
     url: str
     expire_time: Timestamp
 
 
-part.type("Upload", Upload)
+part.type("Upload", pb.Upload, key="id")
 part.type("Download", Download)
-part.resolve("Upload.id")(never_waits(lambda made, _info: to_global("Upload", made.upload.id)))
-part.resolve("Upload.size")(never_waits(lambda made, _info: made.upload.size))
-part.resolve("Upload.offset")(never_waits(lambda made, _info: made.upload.offset))
-part.resolve("Upload.expireTime")(never_waits(lambda made, _info: made.upload.expire_time))
-part.resolve("Upload.document")(lambda made, info: info.context.documents.load(made.upload.document_id))
+part.resolve("Upload.url")(never_waits(lambda upload, info: f"{info.context.public_url}/files/{upload.id}"))
+part.resolve("Upload.document")(lambda upload, info: info.context.documents.load(upload.document_id))
 
 
 @part.resolve("Account.documents")
@@ -195,7 +184,9 @@ async def accesses(document: pb.Document, info: Info, first: int, after: str | N
 
 
 part.resolve("Document.owner")(lambda document, info: info.context.accounts.load(document.owner_id))
-part.resolve("Document.verifiedBy")(lambda document, info: info.context.accounts.load(document.verified_by_id))
+part.resolve("Document.verifiedBy")(
+    lambda document, info: info.context.accounts.load(document.verified_by_id)
+)
 part.resolve("Document.verifiedByAgency")(
     lambda document, info: info.context.agencies.load(document.verified_by_agency)
 )
@@ -213,10 +204,15 @@ part.resolve("Access.agency")(lambda access, info: info.context.agencies.load(ac
 async def begin_upload(context: Context, input: Mapping[str, Any]) -> Any:
     request = fill(pb.BeginUploadRequest(), input)
     reply = await context.call(context.services.vault.BeginUpload, request)
-    return Upload(reply.upload, f"{context.public_url}/files/{reply.upload.id}")
+    return reply.upload
 
 
-@mutation(part, "createDownload", "Download", "Makes a short-lived address of a document's bytes; the owner sees who.")
+@mutation(
+    part,
+    "createDownload",
+    "Download",
+    "Makes a short-lived address of a document's bytes; the owner sees who.",
+)
 async def create_download(context: Context, input: Mapping[str, Any]) -> Any:
     request = fill(pb.CreateDownloadRequest(), {k: v for k, v in input.items() if k != "requestId"})
     reply = await context.call(context.services.vault.CreateDownload, request)

@@ -1,0 +1,55 @@
+"""`python -m gateway`."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from gateway.app import build
+from gateway.settings import GatewaySettings
+from kit import telemetry
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT. Ends with 2 and one clear line when it cannot start."""
+    try:
+        settings = GatewaySettings()
+        telemetry.setup(settings, "gateway")
+        if settings.metrics_listen:
+            telemetry.serve_metrics(settings.metrics_listen)
+        listener = socket.create_server((settings.gateway_host, settings.gateway_port), backlog=1024)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        sys.exit(_refuse(f"bad setting: {wrong}"))
+    except OSError as error:
+        sys.exit(_refuse(f"{settings.gateway_host}:{settings.gateway_port}: {error.strerror or error}"))
+    try:
+        app = build(settings)
+    except (OSError, ValueError) as error:
+        sys.exit(_refuse(str(error)))
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        timeout_graceful_shutdown=int(settings.grace),
+        ws_max_size=settings.max_body_bytes,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _refuse(line: str) -> int:
+    print(f"gateway: {line}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,428 @@
+"""`/graphql`: GraphQL over HTTP, and subscriptions over SSE. https://graphql.github.io/graphql-over-http/draft/"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+import orjson
+from graphql import GraphQLError, OperationDefinitionNode, OperationType
+from graphql.execution.values import get_argument_values, get_variable_values
+from opentelemetry import trace
+from prometheus_client import Histogram
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+
+from gateway import browser
+from gateway.context import Context, Session
+from gateway.documents import Documents, Prepared, Refused
+from gateway.errors import formatted
+from gateway.execution import Executor
+from gateway.live import Live
+from gateway.schema import SOURCES, schema
+from gateway.services import Services
+from gateway.settings import GatewaySettings
+from kit.auth import ANONYMOUS, Caller, TokenVerifier
+from kit.errors import DomainError, Unauthenticated
+from kit.telemetry import SECONDS, parent_from, tracer
+
+OPERATIONS = Histogram(
+    "graphql_operation_seconds", "GraphQL operations", ("kind", "outcome"), buckets=SECONDS
+)
+RPCS = Histogram(
+    "graphql_operation_rpcs", "RPCs of an operation", ("kind",), buckets=(0, 1, 2, 3, 4, 5, 6, 8, 10, 20, 50)
+)
+_JSON = "application/json"
+_GRAPHQL = "application/graphql-response+json"
+_EVENTS = "text/event-stream"
+_ALIVE = 15.0  # seconds between comments on a quiet stream
+
+
+class BadRequest(Exception):
+    """Not a GraphQL request; `status` and one clear line."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parameters of one request."""
+
+    query: str | None
+    key: str | None
+    operation_name: str | None
+    variables: dict[str, Any]
+
+    @staticmethod
+    def of(body: Any) -> Asked:
+        """The parameters in a parsed body. Raises BadRequest."""
+        if isinstance(body, list):
+            raise BadRequest(400, "Batches are not accepted.")
+        if not isinstance(body, dict):
+            raise BadRequest(400, "The body must be a JSON object.")
+        query, name = body.get("query"), body.get("operationName")
+        variables, extensions = body.get("variables"), body.get("extensions")
+        key = body.get("documentId")
+        for value, kind, label in (
+            (query, str, "query"),
+            (name, str, "operationName"),
+            (variables, dict, "variables"),
+            (extensions, dict, "extensions"),
+            (key, str, "documentId"),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise BadRequest(400, f"{label} is of the wrong kind.")
+        persisted = (extensions or {}).get("persistedQuery")
+        if key is None and isinstance(persisted, dict):
+            key = str(persisted.get("sha256Hash", ""))
+        if query is None and not key:
+            raise BadRequest(400, "query or documentId is needed.")
+        return Asked(query, (key or "").removeprefix("sha256:") or None, name or None, variables or {})
+
+
+class GraphQL:
+    """Runs operations for every transport."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        services: Services,
+        verifier: TokenVerifier,
+        live: Live,
+        documents: Documents,
+    ) -> None:
+        self.settings = settings
+        self.services = services
+        self.live = live
+        self._verifier = verifier
+        self._documents = documents
+        self._executor = Executor(schema())
+
+    # Who asks
+
+    async def caller(self, authorization: str) -> tuple[Caller, str, float]:
+        """Caller, token and the instant (Unix seconds) it expires. Raises Unauthenticated for a bad header or token,
+        so that nobody believes to be signed in who is not."""
+        if not authorization:
+            return ANONYMOUS, "", float("inf")
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("TOKEN_INVALID", "Authorization must be `Bearer` and an access token")
+        caller = await self._verifier.verify(token)
+        return caller, token, _expiry(token)
+
+    def context(self, request: Any, caller: Caller, token: str, *, http: bool) -> Context:
+        """The context of a request or socket."""
+        headers = request.headers
+        return Context(
+            services=self.services,
+            caller=caller,
+            token=token,
+            wanted_locale=locale_of(headers.get("accept-language", "")),
+            client_address=request.client.host if request.client else "",
+            user_agent=headers.get("user-agent", ""),
+            public_url=self.public_url(request),
+            session=Session(request.cookies.get(browser.cookie_name(self.settings), ""), possible=http),
+            live=self.live,
+        )
+
+    def public_url(self, request: Any) -> str:
+        """Where clients reach us."""
+        if self.settings.public_url:
+            return self.settings.public_url
+        scheme = {"ws": "http", "wss": "https"}.get(request.url.scheme, request.url.scheme)
+        return f"{scheme}://{request.headers.get('host', '')}"
+
+    # Running
+
+    def prepare(self, asked: Asked) -> tuple[Prepared, OperationDefinitionNode]:
+        """The document and operation to run, within the limits. Raises Refused."""
+        prepared = self._documents.prepare(asked.query, asked.key)
+        operation = prepared.operation(asked.operation_name)
+        self._documents.check_cost(prepared, operation, asked.variables)
+        return prepared, operation
+
+    async def run(
+        self, asked: Asked, prepared: Prepared, operation: OperationDefinitionNode, context: Context
+    ) -> dict[str, Any]:
+        """The answer of a query or mutation, as it goes on the wire."""
+        kind = operation.operation.value
+        started = time.perf_counter()
+        with tracer.start_as_current_span(f"graphql.{kind}"):
+            result = await self._executor.execute(
+                prepared.document, operation, context, key=prepared.key, variables=asked.variables
+            )
+            answer: dict[str, Any] = {"data": result.data}
+            if result.errors:
+                locale = await context.locale()
+                answer["errors"] = [formatted(error, locale) for error in result.errors]
+                if result.refused:
+                    del answer["data"]
+        outcome = "errors" if result.errors else "ok"
+        OPERATIONS.labels(kind, outcome).observe(time.perf_counter() - started)
+        RPCS.labels(kind).observe(context.rpcs)
+        return answer
+
+    async def stream(
+        self,
+        asked: Asked,
+        prepared: Prepared,
+        operation: OperationDefinitionNode,
+        context: Context,
+        expires: float,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The answers of a subscription. The last one has errors when it ends for a reason: the token expired, or
+        the caller may no longer see what is watched."""
+        try:
+            name, source = self._source(asked, operation, context)
+        except GraphQLError as error:
+            yield {"errors": [formatted(error, await context.locale())]}
+            return
+        async with aclosing(source):
+            while True:
+                try:
+                    event = await asyncio.wait_for(
+                        anext(source), None if expires == float("inf") else max(0.0, expires - time.time())
+                    )
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    cause: Exception = error
+                    if isinstance(error, TimeoutError):
+                        cause = Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
+                    located = GraphQLError(str(cause), original_error=cause, path=[name])
+                    yield {"errors": [formatted(located, await context.locale())]}
+                    return
+                now = context.again()
+                result = await self._executor.execute(
+                    prepared.document, operation, now, key=prepared.key, variables=asked.variables, root=event
+                )
+                answer: dict[str, Any] = {"data": result.data}
+                if result.errors:
+                    locale = await context.locale()
+                    answer["errors"] = [formatted(error, locale) for error in result.errors]
+                yield answer
+
+    def _source(self, asked: Asked, operation: OperationDefinitionNode, context: Context) -> tuple[str, Any]:
+        """The response name and the source of the one root field that a valid subscription has."""
+        variables = get_variable_values(schema(), operation.variable_definitions or (), asked.variables)
+        if isinstance(variables, list):
+            raise variables[0]
+        root = schema().subscription_type
+        assert root is not None
+        node: Any = operation.selection_set.selections[0]
+        field = root.fields.get(node.name.value) if hasattr(node, "name") else None
+        if field is None:
+            raise GraphQLError("A subscription must select its field directly.")
+        arguments = get_argument_values(field, node, variables)
+        return (node.alias or node.name).value, SOURCES[node.name.value](context, **arguments)
+
+    # HTTP
+
+    async def __call__(self, request: Request) -> Response:
+        """Answers an HTTP request."""
+        media = _accepted(request.headers.get("accept", ""))
+        try:
+            if media is None:
+                raise BadRequest(
+                    406, "Accept must allow application/json or application/graphql-response+json."
+                )
+            asked = await self._read(request)
+        except BadRequest as error:
+            body = {"errors": [{"message": str(error), "extensions": {"code": "BAD_REQUEST"}}]}
+            return _response(error.status, body, media or _JSON, error.headers)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        with tracer.start_as_current_span(
+            "POST /graphql" if request.method == "POST" else "GET /graphql",
+            context=parent_from(request.headers.get("traceparent")),
+            kind=trace.SpanKind.SERVER,
+        ):
+            return await self._answer(request, asked, media)
+
+    async def _answer(self, request: Request, asked: Asked, media: str) -> Response:
+        locale = locale_of(request.headers.get("accept-language", "")) or "vi"
+        try:
+            caller, token, expires = await self.caller(request.headers.get("authorization", ""))
+        except DomainError as error:
+            located = GraphQLError(error.message, original_error=error)
+            unknown = isinstance(error, Unauthenticated)
+            return _response(
+                401 if unknown else 503,
+                {"errors": [formatted(located, locale)]},
+                _JSON if media == _EVENTS else media,
+                {"www-authenticate": 'Bearer realm="motcua", error="invalid_token"'} if unknown else {},
+            )
+        try:
+            prepared, operation = self.prepare(asked)
+        except Refused as refused:
+            status = 200 if media == _JSON else 400
+            return _response(
+                status,
+                {"errors": [formatted(error, locale) for error in refused.errors]},
+                _JSON if media == _EVENTS else media,
+            )
+        if request.method == "GET" and operation.operation is OperationType.MUTATION:
+            body = {"errors": [{"message": "A mutation needs POST.", "extensions": {"code": "BAD_REQUEST"}}]}
+            return _response(405, body, media, {"allow": "POST"})
+        context = self.context(request, caller, token, http=media != _EVENTS)
+        if media == _EVENTS:
+            return self._events(asked, prepared, operation, context, expires)
+        if operation.operation is OperationType.SUBSCRIPTION:
+            body = {
+                "errors": [
+                    {
+                        "message": "A subscription needs Accept: text/event-stream, or a WebSocket.",
+                        "extensions": {"code": "BAD_REQUEST"},
+                    }
+                ]
+            }
+            return _response(400, body, media)
+        answer = await self.run(asked, prepared, operation, context)
+        response = _response(400 if "data" not in answer and media == _GRAPHQL else 200, answer, media)
+        if context.session.set is not None:
+            response.headers.append("set-cookie", browser.cookie(self.settings, *context.session.set))
+        return response
+
+    async def _read(self, request: Request) -> Asked:
+        if request.method == "GET":
+            given: dict[str, Any] = dict(request.query_params)
+            for name in ("variables", "extensions"):
+                if given.get(name):
+                    given[name] = _json(given[name])
+                else:
+                    given.pop(name, None)
+            if len(request.url.query) > self.settings.max_body_bytes:
+                raise BadRequest(414, "The address is too long.")
+            return Asked.of(given)
+        content_type = request.headers.get("content-type", "")
+        kind, _, parameters = content_type.partition(";")
+        if kind.strip().lower() != _JSON:
+            # Also what keeps other sites out: a form cannot send this type without a preflight.
+            raise BadRequest(415, "Content-Type must be application/json.")
+        charset = parameters.partition("charset=")[2].strip(' "').lower()
+        if charset not in ("", "utf-8", "utf8"):
+            raise BadRequest(415, "The charset must be utf-8.")
+        return Asked.of(_json(await bounded(request, self.settings.max_body_bytes)))
+
+    def _events(
+        self,
+        asked: Asked,
+        prepared: Prepared,
+        operation: OperationDefinitionNode,
+        context: Context,
+        expires: float,
+    ) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            if operation.operation is not OperationType.SUBSCRIPTION:
+                yield _event("next", await self.run(asked, prepared, operation, context))
+                yield _event("complete", None)
+                return
+            yield b":\n\n"
+            async with aclosing(self.stream(asked, prepared, operation, context, expires)) as answers:  # type: ignore[type-var]
+                step = asyncio.ensure_future(anext(answers))
+                try:
+                    while True:
+                        done, _ = await asyncio.wait({step}, timeout=_ALIVE)
+                        if not done:
+                            yield b":\n\n"
+                            continue
+                        try:
+                            answer = step.result()
+                        except StopAsyncIteration:
+                            break
+                        yield _event("next", answer)
+                        step = asyncio.ensure_future(anext(answers))
+                finally:
+                    if not step.done():
+                        step.cancel()
+                        await asyncio.wait({step})
+            yield _event("complete", None)
+
+        return StreamingResponse(
+            lines(), media_type=_EVENTS, headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+        )
+
+
+async def bounded(request: Request, limit: int) -> bytes:
+    """The whole body, of at most `limit` bytes. Raises BadRequest for a longer one as soon as that is known."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise BadRequest(413, f"The body is longer than {limit} bytes.")
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise BadRequest(413, f"The body is longer than {limit} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def locale_of(accept_language: str) -> str:
+    """`vi` or `en`, whichever the header prefers; empty when it asks for neither."""
+    best, chosen = 0.0, ""
+    for part in accept_language.split(",")[:20]:
+        tag, _, quality = part.strip().partition(";")
+        try:
+            weight = float(quality.partition("=")[2] or 1) if quality else 1.0
+        except ValueError:
+            continue
+        language = tag.strip().lower().partition("-")[0]
+        if language in ("vi", "en") and weight > best:
+            best, chosen = weight, language
+    return chosen
+
+
+def _accepted(accept: str) -> str | None:
+    """The media type to answer with, or None when Accept allows none of ours."""
+    if not accept:
+        return _JSON
+    best, chosen = 0.0, None
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        kind = {"*/*": _JSON, "application/*": _JSON}.get(kind, kind)
+        if kind in (_JSON, _GRAPHQL, _EVENTS) and weight > best:
+            best, chosen = weight, kind
+    return chosen
+
+
+def _json(body: bytes | str) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise BadRequest(400, "Not JSON.") from None
+
+
+def _response(
+    status: int, body: Mapping[str, Any], media: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(
+        orjson.dumps(body),
+        status,
+        media_type=f"{media}; charset=utf-8",
+        headers={"cache-control": "no-store", **(headers or {})},
+    )
+
+
+def _event(kind: str, data: Any) -> bytes:
+    return b"event: " + kind.encode() + b"\ndata: " + (b"" if data is None else orjson.dumps(data)) + b"\n\n"
+
+
+def _expiry(token: str) -> float:
+    """When a verified token expires, in Unix seconds."""
+    return float(jwt.decode(token, options={"verify_signature": False})["exp"])

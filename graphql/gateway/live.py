@@ -1,0 +1,124 @@
+"""What happens now: one NATS subscription a context and process, shared by all who watch.
+
+Core NATS, not JetStream: a watcher wants the present, and reads the object itself when told that it changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from google.protobuf.message import DecodeError
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from kit.errors import Unavailable
+from motcua.notify.v1.events_pb2 import NoticeCreated
+
+log = logging.getLogger(__name__)
+_BEHIND = 1000  # notices a watcher may be behind before its stream ends
+
+
+class Live:
+    """The hub between NATS and the watchers of this process."""
+
+    def __init__(self) -> None:
+        self._client: Client | None = None
+        self._dossiers: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._notices: dict[str, set[asyncio.Queue[str]]] = defaultdict(set)
+
+    @property
+    def connected(self) -> bool:
+        """Whether events arrive now."""
+        return self._client is not None and self._client.is_connected
+
+    async def start(self, url: str) -> None:
+        """Connects in the background as long as it takes, and again whenever the connection is lost."""
+
+        async def failed(error: Exception) -> None:
+            log.warning("NATS: %s", str(error) or type(error).__name__)
+
+        self._client = Client()
+        await self._client.connect(
+            url.split(","),
+            name="gateway",
+            connect_timeout=2,
+            reconnect_time_wait=0.5,
+            max_reconnect_attempts=-1,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            error_cb=failed,
+            reconnected_cb=self._missed,
+        )
+        await self._client.subscribe("motcua.dossier.v1.>", cb=self._dossier_event)
+        await self._client.subscribe("motcua.notify.v1.notice_created.>", cb=self._notice_event)
+
+    async def stop(self) -> None:
+        """Ends the connection; watchers simply hear nothing more."""
+        if self._client is not None:
+            await self._client.close()
+
+    @asynccontextmanager
+    async def watch_dossier(self, id: str) -> AsyncIterator[AsyncIterator[None]]:
+        """Yields an iterator that steps after each change of the dossier; changes in a burst are one step."""
+        changed = asyncio.Event()
+        self._dossiers[id].add(changed)
+
+        async def steps() -> AsyncIterator[None]:
+            while True:
+                await changed.wait()
+                changed.clear()
+                yield
+
+        try:
+            yield steps()
+        finally:
+            self._dossiers[id].discard(changed)
+            if not self._dossiers[id]:
+                del self._dossiers[id]
+
+    @asynccontextmanager
+    async def watch_notices(self, account: str) -> AsyncIterator[AsyncIterator[str]]:
+        """Yields an iterator over the ids of the account's new notices. It raises Unavailable (TOO_SLOW) for a
+        watcher too far behind."""
+        ids: asyncio.Queue[str] = asyncio.Queue(_BEHIND)
+        self._notices[account].add(ids)
+
+        async def arriving() -> AsyncIterator[str]:
+            while True:
+                id = await ids.get()
+                if ids not in self._notices.get(account, ()):
+                    raise Unavailable("TOO_SLOW", "the stream is read too slowly")
+                yield id
+
+        try:
+            yield arriving()
+        finally:
+            self._notices[account].discard(ids)
+            if not self._notices[account]:
+                del self._notices[account]
+
+    async def _dossier_event(self, message: Msg) -> None:
+        for changed in self._dossiers.get(message.subject.rpartition(".")[2], ()):
+            changed.set()
+
+    async def _notice_event(self, message: Msg) -> None:
+        try:
+            event = NoticeCreated.FromString(message.data)
+        except DecodeError:
+            log.warning("not a NoticeCreated on %s", message.subject)
+            return
+        for ids in list(self._notices.get(event.recipient_id, ())):
+            try:
+                ids.put_nowait(event.notice_id)
+            except asyncio.QueueFull:
+                self._notices[event.recipient_id].discard(ids)
+
+    async def _missed(self) -> None:
+        """After a reconnection anything may have changed: every watcher of a dossier looks again."""
+        for watchers in self._dossiers.values():
+            for changed in watchers:
+                changed.set()

@@ -1,0 +1,169 @@
+"""GraphQL over WebSocket: the graphql-transport-ws protocol.
+
+https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from graphql import GraphQLError, OperationType
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway.browser import origin_allowed
+from gateway.documents import Refused
+from gateway.endpoint import Asked, BadRequest, GraphQL, locale_of
+from gateway.errors import formatted
+from kit.auth import ANONYMOUS, Caller
+from kit.errors import DomainError
+
+PROTOCOL = "graphql-transport-ws"
+_INIT = 10.0  # seconds given to connection_init
+_OPERATIONS = 20  # at once on one socket
+
+
+@dataclass
+class _Socket:
+    graphql: GraphQL
+    websocket: WebSocket
+    acknowledged: bool = False
+    caller: Caller = ANONYMOUS
+    token: str = ""
+    expires: float = float("inf")
+    operations: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def send(self, **message: Any) -> None:
+        await self.websocket.send_text(orjson.dumps(message).decode())
+
+
+class _Close(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+async def serve(graphql: GraphQL, websocket: WebSocket) -> None:
+    """Serves one socket until either side closes it."""
+    if not origin_allowed(graphql.settings, websocket.headers):
+        await websocket.close(4403, "Forbidden")
+        return
+    if PROTOCOL not in websocket.scope.get("subprotocols", []):
+        await websocket.close(4406, "Subprotocol not acceptable")
+        return
+    await websocket.accept(PROTOCOL)
+    socket = _Socket(graphql, websocket)
+    try:
+        await _serve(socket)
+    except _Close as close:
+        await websocket.close(close.code, close.reason)
+    except (WebSocketDisconnect, RuntimeError):
+        pass  # the other side is gone
+    finally:
+        for task in socket.operations.values():
+            task.cancel()
+        await asyncio.gather(*socket.operations.values(), return_exceptions=True)
+
+
+async def _serve(socket: _Socket) -> None:
+    while True:
+        try:
+            text = await asyncio.wait_for(
+                socket.websocket.receive_text(), None if socket.acknowledged else _INIT
+            )
+        except TimeoutError:
+            raise _Close(4408, "Connection initialisation timeout") from None
+        except KeyError:
+            raise _Close(4400, "Invalid message") from None
+        if len(text) > socket.graphql.settings.max_body_bytes:
+            raise _Close(4400, "Message too long")
+        try:
+            message = orjson.loads(text)
+            kind = message["type"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise _Close(4400, "Invalid message") from None
+        if kind == "connection_init":
+            await _init(socket, message.get("payload"))
+        elif kind == "ping":
+            await socket.send(type="pong")
+        elif kind == "pong":
+            pass
+        elif kind == "subscribe":
+            _subscribe(socket, message)
+        elif kind == "complete":
+            task = socket.operations.pop(str(message.get("id")), None)
+            if task is not None:
+                task.cancel()
+        else:
+            raise _Close(4400, "Invalid message")
+
+
+async def _init(socket: _Socket, payload: Any) -> None:
+    if socket.acknowledged:
+        raise _Close(4429, "Too many initialisation requests")
+    given = payload if isinstance(payload, dict) else {}
+    authorization = given.get("authorization") or given.get("Authorization")
+    try:
+        socket.caller, socket.token, socket.expires = await socket.graphql.caller(
+            str(authorization or socket.websocket.headers.get("authorization", ""))
+        )
+    except DomainError:
+        raise _Close(4403, "Forbidden") from None
+    socket.acknowledged = True
+    await socket.send(type="connection_ack")
+
+
+def _subscribe(socket: _Socket, message: Any) -> None:
+    if not socket.acknowledged:
+        raise _Close(4401, "Unauthorized")
+    id, payload = message.get("id"), message.get("payload")
+    if not isinstance(id, str) or not id or not isinstance(payload, dict):
+        raise _Close(4400, "Invalid message")
+    if id in socket.operations:
+        raise _Close(4409, f"Subscriber for {id[:50]} already exists")
+    if len(socket.operations) >= _OPERATIONS:
+        raise _Close(4429, "Too many operations")
+    socket.operations[id] = asyncio.create_task(_operate(socket, id, payload))
+
+
+async def _operate(socket: _Socket, id: str, payload: Any) -> None:
+    locale = locale_of(socket.websocket.headers.get("accept-language", "")) or "vi"
+    try:
+        try:
+            asked = Asked.of(payload)
+            prepared, operation = socket.graphql.prepare(asked)
+        except BadRequest as error:
+            await socket.send(id=id, type="error", payload=[{"message": str(error)}])
+            return
+        except Refused as refused:
+            errors = [formatted(error, locale) for error in refused.errors]
+            await socket.send(id=id, type="error", payload=errors)
+            return
+        context = socket.graphql.context(socket.websocket, socket.caller, socket.token, http=False)
+        if operation.operation is OperationType.SUBSCRIPTION:
+            answers = socket.graphql.stream(asked, prepared, operation, context, socket.expires)
+            async with aclosing(answers):  # type: ignore[type-var]
+                async for answer in answers:
+                    if "data" not in answer:
+                        await socket.send(id=id, type="error", payload=answer["errors"])
+                        return
+                    await socket.send(id=id, type="next", payload=answer)
+        else:
+            answer = await socket.graphql.run(asked, prepared, operation, context)
+            if "data" not in answer:
+                await socket.send(id=id, type="error", payload=answer["errors"])
+                return
+            await socket.send(id=id, type="next", payload=answer)
+        await socket.send(id=id, type="complete")
+    except (WebSocketDisconnect, RuntimeError):
+        pass  # the other side is gone
+    except Exception as error:
+        unexpected = GraphQLError(str(error), original_error=error)
+        await socket.send(id=id, type="error", payload=[formatted(unexpected, locale)])
+    finally:
+        if socket.operations.get(id) is asyncio.current_task():
+            del socket.operations[id]
