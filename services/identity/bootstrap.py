@@ -47,29 +47,36 @@ class IdentitySettings(Settings):
     """What identity can be told."""
 
     identity_signing_keys: str = Field(
-        "",
+        default="",
         description="file with a JWK set of Ed25519 private keys, the first signs access tokens; required in "
         "production, else made when missing; empty: a key that lasts as long as the process",
     )
     identity_seed: str = Field(
-        "", description="JSON file of demo agencies and accounts to load at start; refused in production"
+        default="",
+        description="JSON file of demo agencies and accounts to load at start; refused in production",
     )
     service_secrets: dict[str, SecretStr] = Field(
-        {}, description="JSON object of service names and secrets, or `sha256:<hex of the secret>`"
+        default={}, description="JSON object of service names and secrets, or `sha256:<hex of the secret>`"
     )
-    service_secrets_file: str = Field("", description="file that holds what SERVICE_SECRETS would")
-    sign_in_tries: int = Field(8, ge=1, description="wrong sign-ins allowed for an identifier in 15 minutes")
-    sign_in_tries_address: int = Field(100, ge=1, description="the same for a client address")
-    sign_up_tries_address: int = Field(100, ge=1, description="sign-ups from a client address in 15 minutes")
-    citizen_session_idle: float = Field(7 * 86400, gt=0, description="seconds a citizen may stay away")
-    citizen_session_longest: float = Field(30 * 86400, gt=0, description="seconds a citizen's session lasts")
-    official_session_idle: float = Field(2 * 3600, gt=0, description="seconds an official may stay away")
-    official_session_longest: float = Field(
-        12 * 3600, gt=0, description="seconds an official's session lasts"
+    service_secrets_file: str = Field(default="", description="file that holds what SERVICE_SECRETS would")
+    sign_in_tries: int = Field(default=8, ge=1, description="wrong sign-ins for an identifier in 15 minutes")
+    sign_in_tries_address: int = Field(default=100, ge=1, description="the same for a client address")
+    sign_up_tries_address: int = Field(
+        default=100, ge=1, description="sign-ups from an address in 15 minutes"
     )
-    argon2_memory_kib: int = Field(19 * 1024, ge=64, description="memory of one password hash, in KiB")
-    argon2_passes: int = Field(2, ge=1, description="passes over that memory")
-    argon2_workers: int = Field(2, ge=1, description="password hashes made at once")
+    citizen_session_idle: float = Field(
+        default=7 * 86400, gt=0, description="seconds a citizen may stay away"
+    )
+    citizen_session_longest: float = Field(default=30 * 86400, gt=0, description="seconds it lasts at most")
+    official_session_idle: float = Field(
+        default=2 * 3600, gt=0, description="seconds an official may stay away"
+    )
+    official_session_longest: float = Field(default=12 * 3600, gt=0, description="seconds it lasts at most")
+    argon2_memory_kib: int = Field(
+        default=19 * 1024, ge=64, description="memory of one password hash, in KiB"
+    )
+    argon2_passes: int = Field(default=2, ge=1, description="passes over that memory")
+    argon2_workers: int = Field(default=2, ge=1, description="password hashes made at once")
 
 
 def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:

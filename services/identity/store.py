@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.message import Message
 from pymongo import ASCENDING, IndexModel, ReturnDocument
@@ -21,7 +21,7 @@ from identity.messages import agency_message, delegation_message, kind_message, 
 from kit.clock import Clock, from_text, to_text
 from kit.errors import AlreadyExists, RateLimited
 from kit.ids import derived
-from kit.mongo import Collection, Database, Index, Store, patiently, reserve
+from kit.mongo import Collection, Database, Document, Index, Store, patiently, reserve
 from motcua.identity.v1 import events_pb2 as announced
 from motcua.identity.v1 import identity_pb2 as pb
 
@@ -199,19 +199,17 @@ class Attempts:
         key = derived("attempts", what, who, str(started))
         expires = datetime.fromtimestamp(started + 2 * window, UTC)
 
-        async def step() -> dict[str, Any] | None:
+        async def step() -> Document | None:
             try:
+                await self._collection.insert_one({"_id": key, "value": by, "expires": expires})
+            except DuplicateKeyError:
                 return await self._collection.find_one_and_update(
-                    {"_id": key},
-                    {"$inc": {"value": by}, "$setOnInsert": {"expires": expires}},
-                    upsert=True,
-                    return_document=ReturnDocument.AFTER,
+                    {"_id": key}, {"$inc": {"value": by}}, return_document=ReturnDocument.AFTER
                 )
-            except DuplicateKeyError:  # two first tries at once: the other one made the counter
-                return None
+            return {"value": by}
 
         while (stored := await patiently(step)) is None:
-            pass
+            pass  # it was there and has just expired
         return int(stored["value"])
 
 
