@@ -126,43 +126,51 @@ class Consumer:
         self._subscription = subscription
         self._by_type = {kind.DESCRIPTOR.full_name: (kind, do) for kind, do in subscription.types.items()}
         self._running: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(1 if subscription.ordered else _PARALLEL)
 
     async def run(self) -> None:
         """Fetches and handles; whatever happens to NATS is a wait. On cancellation the events in hand are
         left to be delivered again."""
-        name, stream = self._subscription.durable, self._subscription.stream
-        room = asyncio.Semaphore(1 if self._subscription.ordered else _PARALLEL)
         pause = 0.1
-        while True:
-            try:
-                await provision_consumer(self._jetstream, self._subscription)
-                pull = await self._jetstream.pull_subscribe_bind(consumer=name, stream=stream)
+        try:
+            while True:
+                started = time.monotonic()
                 try:
-                    while True:
-                        await room.acquire()
-                        try:
-                            [message] = await pull.fetch(1, timeout=_FETCH)
-                        except nats.errors.TimeoutError:
-                            room.release()
-                            pause = 0.1
-                            continue
-                        except BaseException:
-                            room.release()
-                            raise
-                        task = asyncio.create_task(self._handle(message))
-                        self._running.add(task)
-                        task.add_done_callback(self._running.discard)
-                        task.add_done_callback(lambda _done: room.release())
-                finally:
-                    await pull.unsubscribe()
-            except asyncio.CancelledError:
-                for task in self._running:
-                    task.cancel()
-                raise
-            except (nats.errors.Error, OSError) as error:
-                log.warning("consumer %s waits for NATS: %s", name, error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+                    await provision_consumer(self._jetstream, self._subscription)
+                    await self._fetch()
+                except (nats.errors.Error, OSError) as error:
+                    log.warning("consumer %s waits for NATS: %s", self._subscription.durable, error)
+                pause = 0.1 if time.monotonic() - started > _FETCH else min(pause * 2, 5.0)
+                await asyncio.sleep(pause)
+        finally:
+            for task in self._running:
+                task.cancel()
+
+    async def _fetch(self) -> None:
+        name, stream = self._subscription.durable, self._subscription.stream
+        pull = await self._jetstream.pull_subscribe_bind(consumer=name, stream=stream)
+        try:
+            while True:
+                await self._room.acquire()
+                asked = time.monotonic()
+                try:
+                    [message] = await pull.fetch(1, timeout=_FETCH)
+                except nats.errors.TimeoutError:  # nothing new; at once when the server had to end the fetch
+                    self._room.release()
+                    await asyncio.sleep(0 if time.monotonic() - asked > 1 else 0.5)
+                    continue
+                except BaseException:
+                    self._room.release()
+                    raise
+                task = asyncio.create_task(self._handle(message))
+                self._running.add(task)
+                task.add_done_callback(self._done)
+        finally:
+            await pull.unsubscribe()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._room.release()
 
     async def _handle(self, message: Msg) -> None:
         headers = message.headers or {}

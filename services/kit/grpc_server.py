@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -209,10 +210,14 @@ class Server:
     async def start(self) -> None:
         """Listens. Raises OSError when the port is taken. Not ready until `ready(True)`."""
         await self.ready(False)
+        listen = self._settings.grpc_listen
+        host, _, port = listen.rpartition(":")
         try:
-            self.port = self._server.add_insecure_port(self._settings.grpc_listen)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._settings.grpc_listen}") from error
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            socket.create_server((host.strip("[]"), int(port)), family=family).close()  # gRPC says no reason
+            self.port = self._server.add_insecure_port(listen)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise OSError(f"cannot listen on {listen}: {error}") from error
         await self._server.start()
 
     async def ready(self, yes: bool) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import os
 import random
 import time
@@ -43,11 +44,13 @@ from kit.auth import Caller
 from kit.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
 from kit.events import Entry, entry_of
 from kit.ids import derived, uuid7
+from kit.settings import CannotStart
 
 Document = dict[str, Any]
 Database = AsyncIOMotorDatabase[Document]
 Collection = AsyncIOMotorCollection[Document]
 
+log = logging.getLogger(__name__)
 PATIENCE = 20.0  # seconds that an election or a restart of the database may cost a caller
 _ATTEMPTS = 30  # lost races in a row before a change gives up
 _REMEMBER = timedelta(hours=24)  # how long a request id is remembered
@@ -73,18 +76,24 @@ T = TypeVar("T")
 
 
 def connect(url: str, database: str) -> Database:
-    """A database handle; connects when first used. Majority reads and writes; bounded waits (ms)."""
-    client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
-        url,
-        retryWrites=True,
-        retryReads=True,
-        serverSelectionTimeoutMS=5_000,
-        connectTimeoutMS=5_000,
-        socketTimeoutMS=15_000,
-        waitQueueTimeoutMS=10_000,
-        maxPoolSize=50,
-        appname="motcua",
-    )
+    """A database handle; connects when first used. Majority reads and writes; bounded waits (ms).
+
+    Raises CannotStart for a URL that is none.
+    """
+    try:
+        client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
+            url,
+            retryWrites=True,
+            retryReads=True,
+            serverSelectionTimeoutMS=5_000,
+            connectTimeoutMS=5_000,
+            socketTimeoutMS=15_000,
+            waitQueueTimeoutMS=10_000,
+            maxPoolSize=50,
+            appname="motcua",
+        )
+    except (PyMongoError, ValueError) as error:
+        raise CannotStart(f"bad setting: MONGODB_URL: {error}") from error
     return client.get_database(
         database,
         write_concern=WriteConcern(w="majority", wtimeout=10_000),
@@ -129,6 +138,7 @@ async def patiently(operation: Callable[[], Awaitable[T]]) -> T:
         except (ConnectionFailure, OperationFailure) as error:
             if not _transient(error):
                 raise
+            log.warning("database: %s, once more", type(error).__name__)
             if time.monotonic() + pause > deadline:
                 raise Unavailable("DATABASE_UNAVAILABLE", "the database does not answer") from error
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311

@@ -22,15 +22,12 @@ from kit.consumer import DEAD, Consumer, Subscription, provision_consumer, provi
 from kit.errors import DomainError
 from kit.grpc_server import AddServicer, Server
 from kit.outbox import Relay
+from kit.settings import CannotStart as CannotStart
 from kit.settings import Settings
 
 log = logging.getLogger(__name__)
 _PROBE = 2.0  # seconds between two looks at the database
 _MESSAGING = 10.0  # seconds that a start waits for NATS before it goes on without
-
-
-class CannotStart(Exception):
-    """The service cannot start as it is configured; the message is one clear line."""
 
 
 class Service:
@@ -60,6 +57,7 @@ class Service:
         self.stores = tuple(stores)
         self.subscriptions = tuple(subscriptions)
         self.nats: Client | None = None
+        self.metrics_port = 0
         self._database = database if database is not None else next((s.database for s in self.stores), None)
         self._tasks = tuple(tasks)
         self._opening = tuple(opening)
@@ -93,7 +91,7 @@ class Service:
         for store in self.stores:
             await store.prepare()
         if self.settings.metrics_listen:
-            telemetry.serve_metrics(self.settings.metrics_listen)
+            self.metrics_port = telemetry.serve_metrics(self.settings.metrics_listen)
         await self._server.start()
         if self._streams() or self.subscriptions:
             connected = asyncio.Event()

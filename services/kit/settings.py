@@ -8,6 +8,10 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+class CannotStart(Exception):
+    """The service cannot start as it is configured; the message is one clear line."""
+
+
 class Settings(BaseSettings):
     """What every service can be told. A service subclasses it and adds its own, each with a description."""
 

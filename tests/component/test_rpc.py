@@ -306,7 +306,8 @@ async def test_health_and_reflection_tell_what_is_served(talk: Talk) -> None:
         yield reflection_pb2.ServerReflectionRequest(list_services="")
 
     channel: Any = talk.channel
-    replies = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asks())
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    replies = stub.ServerReflectionInfo(asks())
     names = {service.name async for reply in replies for service in reply.list_services_response.service}
     assert names >= {NAME, "grpc.health.v1.Health"}
 

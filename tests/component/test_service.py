@@ -1,0 +1,217 @@
+"""A whole service: what it does at start, at the end, and between two of its kind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry import trace
+
+from kit import mongo
+from kit.consumer import Event, Subscription
+from kit.grpc_client import connect
+from kit.ids import uuid7
+from kit.mongo import Store
+from kit.service import CannotStart, Service
+from kit.settings import Settings
+from kit.telemetry import parent_from, traceparent
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@dataclass
+class Bell:
+    id: str
+    rung: int = 0
+    revision: int = 0
+    events: list[Any] = field(default_factory=list)
+
+    def ring(self) -> None:
+        self.rung += 1
+        self.events.append(str(self.rung))
+
+
+def settings(mongo_url: str, nats_url: str, **more: Any) -> Settings:
+    return Settings(environment="test", mongodb_url=mongo_url, nats_url=nats_url, grace=1, **more)
+
+
+def bells(mongo_url: str, context: str, announce: bool = True) -> Store[Bell]:
+    return Store(
+        mongo.connect(mongo_url, f"test_{context}"),
+        "bells",
+        Bell,
+        announce=(lambda bell, event: StringValue(value=event)) if announce else None,
+        context=context if announce else "",
+    )
+
+
+async def health(port: int) -> int:
+    async with connect(f"127.0.0.1:{port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return int((await stub.Check(health_pb2.HealthCheckRequest())).status)
+
+
+async def test_an_event_of_one_service_changes_another_once_and_in_the_same_trace(
+    mongo_url: str, nats_url: str, eventually: Eventually
+) -> None:
+    context = f"tower{uuid7()[-12:]}"
+    here, there = bells(mongo_url, context), bells(mongo_url, f"{context}2", announce=False)
+    traces: list[str] = []
+
+    async def echo(event: Event) -> None:
+        traces.append(traceparent())
+        for _ in range(2):  # a second delivery of the same event
+            await there.change("echo", lambda bell: setattr(bell, "rung", bell.rung + 1), handled=event.id)
+
+    conf = settings(mongo_url, nats_url)
+    one = Service("one", conf, stores=[here])
+    two = Service(
+        "two",
+        conf,
+        stores=[there],
+        subscriptions=[Subscription(f"two-{context}", context, {StringValue: echo})],
+    )
+    await one.start()
+    await two.start()
+    assert await health(one.port) == health_pb2.HealthCheckResponse.SERVING
+    await there.add(Bell("echo"))
+    await here.add(Bell("bell"))
+    parent = parent_from("00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    with trace.get_tracer("test").start_as_current_span("ring", parent):
+        for _ in range(3):
+            await here.change("bell", Bell.ring)
+
+    async def echoed() -> bool:
+        return (await there.get("echo")).rung == 3
+
+    await eventually(echoed)
+    assert {parent.split("-")[1] for parent in traces} == {"1af7651916cd43dd8448eb211c80319c"}
+    await two.stop()
+    await one.stop()
+
+
+async def test_without_nats_a_service_serves_and_announces_later(
+    mongo_url: str, nats_server: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.service._MESSAGING", 0.3)
+    context = f"tower{uuid7()[-12:]}"
+    store = bells(mongo_url, context)
+    nats_server.stop()
+    service = Service("one", settings(mongo_url, nats_server.url), stores=[store])
+    await service.start()
+    await store.add(Bell("bell"))
+    await store.change("bell", Bell.ring)
+    assert await health(service.port) == health_pb2.HealthCheckResponse.SERVING
+    nats_server.start()
+
+    async def announced() -> bool:
+        return not await store.pending()
+
+    await eventually(announced, within=20)
+    await service.stop()
+
+
+async def test_the_stand_in_is_refused_in_production(mongo_url: str, nats_url: str) -> None:
+    database = mongo.connect(mongo_url, "test")
+    if await mongo.kind_of(database) in ("replica set", "sharded"):
+        pytest.skip("this is a MongoDB that production may use")
+    conf = settings(mongo_url, nats_url).model_copy(update={"environment": "production"})
+    with pytest.raises(CannotStart, match="production needs a MongoDB replica set"):
+        await Service("one", conf, database=database).start()
+
+
+async def test_a_task_that_fails_is_started_again(
+    mongo_url: str, nats_url: str, eventually: Eventually
+) -> None:
+    runs: list[int] = []
+
+    async def shaky() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RuntimeError("boom")
+        await asyncio.Event().wait()
+
+    service = Service("one", settings(mongo_url, nats_url), tasks=[shaky])
+    await service.start()
+    await eventually(lambda: len(runs) == 2)
+    await service.stop()
+
+
+async def test_metrics_are_served(mongo_url: str, nats_url: str) -> None:
+    service = Service("one", settings(mongo_url, nats_url, metrics_listen="127.0.0.1:0"))
+    await service.start()
+    await health(service.port)
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"http://127.0.0.1:{service.metrics_port}/metrics")
+    assert 'rpc_server_seconds_count{code="OK",method="/grpc.health.v1.Health/Check"}' in answer.text
+    await service.stop()
+
+
+PROGRAM = """
+from kit import mongo
+from kit.service import Service, main
+from kit.settings import Settings
+
+def build(settings: Settings) -> Service:
+    return Service("tiny", settings, database=mongo.connect(settings.mongodb_url, "tiny"))
+
+main(build)
+"""
+
+
+def program(tmp_path: Path, **environment: str) -> subprocess.Popen[str]:
+    file = tmp_path / "tiny.py"
+    file.write_text(PROGRAM)
+    return subprocess.Popen(
+        [sys.executable, str(file)],
+        env={**os.environ, "LOG_FORMAT": "json", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_a_process_cleanly(
+    mongo_url: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = program(tmp_path, MONGODB_URL=mongo_url)
+    assert process.stderr is not None
+    first = await asyncio.to_thread(process.stderr.readline)
+    assert "ready on port" in first
+    process.send_signal(number)
+    _, rest = await asyncio.to_thread(process.communicate, timeout=10)
+    assert process.returncode == 0
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"GRACE": "long"}, "bad setting: GRACE: Input should be a valid number"),
+        ({"ENVIRONMENT": "prod"}, "bad setting: ENVIRONMENT: Input should be 'development', 'test' or"),
+        ({"GRPC_LISTEN": "127.0.0.1:BUSY"}, "cannot listen on 127.0.0.1:"),
+        ({"GRPC_LISTEN": "somewhere"}, "cannot listen on somewhere"),
+        ({"MONGODB_URL": "mongodb://"}, "bad setting: MONGODB_URL"),
+    ],
+)
+async def test_what_keeps_a_process_from_starting_is_one_line(
+    mongo_url: str, tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    busy = mongo_url.partition("?")[0].rstrip("/").rpartition(":")[2]
+    given = {name: value.replace("BUSY", busy) for name, value in environment.items()}
+    process = program(tmp_path, **{"MONGODB_URL": mongo_url, **given})
+    _, text = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 2
+    assert said in text
+    assert len(text.strip().splitlines()) == 1
