@@ -84,21 +84,19 @@ async def start(stack: Stack) -> None:
 
 def banner(where: Addresses) -> str:
     """What a person needs to know to begin."""
+    traces = os.environ.get("OTLP_ENDPOINT") or "not shipped; OTLP_ENDPOINT=host:4317 names a collector"
     rows = [
         ("GraphQL", where.graphql),
         ("GraphiQL", f"{where.graphql} in a browser"),
         ("mail catcher", f"{where.mail} (files in {where.mail_folder})"),
         ("sandbox bank", where.sandbox),
         ("health", f"{where.gateway}/readyz"),
-        ("metrics", f"{where.gateway}/metrics"),
-        *((f"  {name}", url) for name, url in where.metrics.items()),
-        (
-            "traces",
-            os.environ.get("OTLP_ENDPOINT") or "not shipped; OTLP_ENDPOINT=host:4317 names a collector",
-        ),
+        ("traces", traces),
         ("logs", f"below, and one file a part in {where.logs}"),
+        ("metrics", ""),
+        *((f"  {name}", url) for name, url in where.metrics.items()),
     ]
-    lines = ["", *(f"  {name:<13} {value}" for name, value in rows)]
+    lines = ["", *(f"  {name:<13} {value}".rstrip() for name, value in rows)]
     lines += ["", f"  demo accounts, password {PASSWORD}"]
     lines += [f"  {name:<13} {who}" for name, who in ACCOUNTS]
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """`make settings`: every setting of every part, read from the Settings classes that the parts run with."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ class Setting:
 
 def classes(part: str) -> list[type[BaseSettings]]:
     """The settings classes that a part defines, found by importing what wires it."""
-    importlib.import_module(f"{part}.bootstrap" if part in SERVICES else f"{part}.__main__")
+    for module in ("bootstrap", "settings"):
+        if importlib.util.find_spec(f"{part}.{module}"):
+            importlib.import_module(f"{part}.{module}")
     found: list[type[BaseSettings]] = []
     todo = [BaseSettings]
     while todo:

@@ -131,8 +131,7 @@ class Stack:
         """What is known about a part that died: its exit code and the last lines of its log."""
         code = self._processes[name].wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        lines = self._log(name).read_text(errors="replace").splitlines()[-LAST_LINES:]
-        return "\n".join([f"{name} {how}; its last lines:", *(f"    {line}" for line in lines)])
+        return f"{name} {how}; its last lines:\n{self._last_lines(name)}"
 
     async def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         """Ends one part, by default as a crash would, and waits until it is gone."""
@@ -148,6 +147,10 @@ class Stack:
             await self.kill(name, signal.SIGTERM)
         self._spawn(self._parts[name])
         await self._until_ready(self._parts[name])
+
+    def _last_lines(self, name: str) -> str:
+        lines = self._log(name).read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return "\n".join(f"    {line}" for line in lines)
 
     def _log(self, name: str) -> Path:
         return self.addresses.logs / f"{name}.log"
@@ -171,9 +174,8 @@ class Stack:
             if self._processes[part.name].poll() is not None:
                 raise PartFailed(self.obituary(part.name))
             if time.monotonic() - began > START_SECONDS:
-                raise PartFailed(
-                    f"{part.name} does not serve after {START_SECONDS:.0f} s, see {self._log(part.name)}"
-                )
+                late = f"{part.name} does not serve after {START_SECONDS:.0f} s; its last lines:"
+                raise PartFailed(f"{late}\n{self._last_lines(part.name)}")
             await asyncio.sleep(0.1)
         self._say(f"{part.name:<10} {time.monotonic() - began:4.1f} s")
 
