@@ -20,10 +20,10 @@ from kit.service import Service
 from motcua.identity.v1 import identity_pb2 as identity
 from motcua.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from motcua.payment.v1.payment_pb2_grpc import add_PaymentServiceServicer_to_server
-from payment import handlers, store
+from payment import store
 from payment.events_in import subscriptions
 from payment.grpc_api import PaymentApi
-from payment.handlers import People, Ports, Terms
+from payment.handlers import People, Ports, Terms, chores
 from payment.peers import Identity, TransferBank, VnpayGateway
 from payment.settings import Settings
 
@@ -52,7 +52,7 @@ def build(
         return answer.access_token, answer.expire_time.ToDatetime(UTC).timestamp() - now().timestamp()
 
     own_channel = connect(settings.identity_target, bearer=ServiceTokens(fetch_token))
-    http = httpx.AsyncClient(timeout=httpx.Timeout(10.0, connect=3.0))
+    http = httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(10.0, connect=3.0))
     database = mongo.connect(settings.mongodb_url, settings.mongodb_database or f"motcua_{NAME}")
     charges, receipts, books = (
         store.charges(database),
@@ -98,7 +98,7 @@ def sweeping(ports: Ports, due: asyncio.Event, poll: float) -> Callable[[], Awai
     async def sweep() -> None:
         while True:
             due.clear()
-            if await handlers.sweep(ports):
+            if await chores.sweep(ports):
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(due.wait(), poll)

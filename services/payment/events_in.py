@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from kit.consumer import Event, Subscription
 from motcua.dossier.v1 import events_pb2 as dossier
-from payment import domain, handlers
-from payment.handlers import Ports
+from payment.domain import charge
+from payment.domain.records import Line
+from payment.handlers import Ports, dossiers
 
 
 def subscriptions(ports: Ports) -> list[Subscription]:
@@ -14,14 +15,14 @@ def subscriptions(ports: Ports) -> list[Subscription]:
     async def requested(event: Event) -> None:
         message: dossier.PaymentRequested = event.message
         about = message.dossier
-        await handlers.charge_requested(
+        await dossiers.charge_requested(
             ports,
-            domain.create(
+            charge.create(
                 id=message.charge_id,
                 payer=about.applicant_id,
                 dossier=about.dossier_id,
                 agency=about.receiving_agency,
-                lines=[domain.Line(line.name, line.amount, max(line.quantity, 1)) for line in message.lines],
+                lines=[Line(line.name, line.amount, max(line.quantity, 1)) for line in message.lines],
                 now=ports.clock(),
                 currency=message.currency or "VND",
                 dossier_code=about.code,
@@ -34,7 +35,7 @@ def subscriptions(ports: Ports) -> list[Subscription]:
 
     async def closed(event: Event) -> None:
         message: dossier.DossierRejected | dossier.DossierWithdrawn | dossier.DossierStopped = event.message
-        await handlers.dossier_closed(
+        await dossiers.dossier_closed(
             ports,
             dossier=message.dossier.dossier_id,
             refundable=message.refundable,

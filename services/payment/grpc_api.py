@@ -9,10 +9,11 @@ from kit.grpc_server import current_caller
 from kit.mongo import Request, etag
 from motcua.payment.v1 import payment_pb2 as pb
 from motcua.payment.v1.payment_pb2_grpc import PaymentServiceServicer
-from payment import handlers
-from payment.domain import Charge, ChargeState, Line, Method, Payment, PaymentState
-from payment.handlers import Ports
-from payment.receipts import Receipt
+from payment.domain.charge import Charge
+from payment.domain.lifecycle import ChargeState, Method, PaymentState
+from payment.domain.receipts import Receipt
+from payment.domain.records import Line, Payment
+from payment.handlers import Ports, paying, reading, reconciling
 from payment.store import timestamp
 
 _CHARGE_STATES = {
@@ -43,17 +44,17 @@ class PaymentApi(PaymentServiceServicer):
         self._ports = ports
 
     async def GetCharge(self, request: pb.GetChargeRequest, context: Any) -> pb.GetChargeResponse:
-        charge = await handlers.get_charge(self._ports, current_caller(), id=request.id)
+        charge = await reading.get_charge(self._ports, current_caller(), id=request.id)
         return pb.GetChargeResponse(charge=charge_message(charge))
 
     async def BatchGetCharges(
         self, request: pb.BatchGetChargesRequest, context: Any
     ) -> pb.BatchGetChargesResponse:
-        charges = await handlers.batch_get_charges(self._ports, current_caller(), ids=request.ids)
+        charges = await reading.batch_get_charges(self._ports, current_caller(), ids=request.ids)
         return pb.BatchGetChargesResponse(charges=map(charge_message, charges))
 
     async def ListCharges(self, request: pb.ListChargesRequest, context: Any) -> pb.ListChargesResponse:
-        charges, token = await handlers.list_charges(
+        charges, token = await reading.list_charges(
             self._ports,
             current_caller(),
             payer=request.payer_id,
@@ -65,7 +66,7 @@ class PaymentApi(PaymentServiceServicer):
 
     async def BeginPayment(self, request: pb.BeginPaymentRequest, context: Any) -> pb.BeginPaymentResponse:
         caller = current_caller()
-        charge, payment, begun = await handlers.begin_payment(
+        charge, payment, begun = await paying.begin_payment(
             self._ports,
             caller,
             charge_id=request.charge_id,
@@ -84,7 +85,7 @@ class PaymentApi(PaymentServiceServicer):
     async def HandleVnpayIpn(
         self, request: pb.HandleVnpayIpnRequest, context: Any
     ) -> pb.HandleVnpayIpnResponse:
-        answer = await handlers.handle_vnpay_ipn(
+        answer = await paying.handle_vnpay_ipn(
             self._ports, current_caller(), parameters=dict(request.parameters)
         )
         return pb.HandleVnpayIpnResponse(rsp_code=answer.value[0], message=answer.value[1])
@@ -92,7 +93,7 @@ class PaymentApi(PaymentServiceServicer):
     async def ReadVnpayReturn(
         self, request: pb.ReadVnpayReturnRequest, context: Any
     ) -> pb.ReadVnpayReturnResponse:
-        shown = await handlers.read_vnpay_return(
+        shown = await paying.read_vnpay_return(
             self._ports, current_caller(), parameters=dict(request.parameters)
         )
         if shown.charge is None or shown.payment is None:
@@ -108,14 +109,14 @@ class PaymentApi(PaymentServiceServicer):
     async def HandleTransferNotice(
         self, request: pb.HandleTransferNoticeRequest, context: Any
     ) -> pb.HandleTransferNoticeResponse:
-        answer = await handlers.handle_transfer_notice(
+        answer = await paying.handle_transfer_notice(
             self._ports, current_caller(), body=request.body, signature=request.signature
         )
         return pb.HandleTransferNoticeResponse(rsp_code=answer.value[0], message=answer.value[1])
 
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Any) -> pb.RefundPaymentResponse:
         caller = current_caller()
-        charge = await handlers.refund_payment(
+        charge = await paying.refund_payment(
             self._ports,
             caller,
             charge_id=request.charge_id,
@@ -129,11 +130,11 @@ class PaymentApi(PaymentServiceServicer):
     async def BatchGetReceipts(
         self, request: pb.BatchGetReceiptsRequest, context: Any
     ) -> pb.BatchGetReceiptsResponse:
-        receipts = await handlers.batch_get_receipts(self._ports, current_caller(), ids=request.ids)
+        receipts = await reading.batch_get_receipts(self._ports, current_caller(), ids=request.ids)
         return pb.BatchGetReceiptsResponse(receipts=map(receipt_message, receipts))
 
     async def ListReceipts(self, request: pb.ListReceiptsRequest, context: Any) -> pb.ListReceiptsResponse:
-        receipts, token = await handlers.list_receipts(
+        receipts, token = await reading.list_receipts(
             self._ports,
             current_caller(),
             payer=request.payer_id,
@@ -143,7 +144,7 @@ class PaymentApi(PaymentServiceServicer):
         return pb.ListReceiptsResponse(receipts=map(receipt_message, receipts), next_page_token=token)
 
     async def Reconcile(self, request: pb.ReconcileRequest, context: Any) -> pb.ReconcileResponse:
-        found = await handlers.reconcile(self._ports, current_caller(), day=request.date)
+        found = await reconciling.reconcile(self._ports, current_caller(), day=request.date)
         return pb.ReconcileResponse(
             matched=found.matched,
             matched_amount=found.matched_amount,

@@ -20,8 +20,11 @@ from kit.status import from_rpc
 from motcua.identity.v1 import identity_pb2 as identity
 from motcua.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from payment import vietqr, vnpay
-from payment.domain import Charge, Payment, Report, Result
-from payment.handlers import Begun, StatementLine, find_reference, report_of
+from payment.domain.charge import Charge
+from payment.domain.lifecycle import Result
+from payment.domain.records import Payment, Report
+from payment.handlers import Begun, StatementLine
+from payment.handlers.paying import find_reference, report_of
 from payment.settings import Settings
 
 

@@ -10,9 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit.mongo import Database, Index, Store, patiently, reserve
 from motcua.payment.v1 import events_pb2 as announced
-from payment import domain, receipts
-from payment.domain import Charge
-from payment.receipts import Book, Receipt
+from payment.domain import lifecycle
+from payment.domain.charge import Charge
+from payment.domain.receipts import Book, Receipt, ReceiptIssued
 
 CONTEXT = "payment"
 
@@ -108,19 +108,19 @@ def _ref(charge: Charge) -> announced.ChargeRef:
 def _announce_charge(charge: Charge, event: Any) -> Message:
     ref = _ref(charge)
     match event:
-        case domain.ChargeCreated():
+        case lifecycle.ChargeCreated():
             return announced.ChargeCreated(charge=ref)
-        case domain.ChargePaid():
+        case lifecycle.ChargePaid():
             return announced.ChargePaid(charge=ref, payment_id=event.payment, pay_time=timestamp(event.at))
-        case domain.ChargeCancelled():
+        case lifecycle.ChargeCancelled():
             return announced.ChargeCancelled(charge=ref, reason=event.reason)
-        case domain.PaymentFailed():
+        case lifecycle.PaymentFailed():
             return announced.PaymentFailed(charge=ref, payment_id=event.payment, response_code=event.code)
-        case domain.RefundRequested():
+        case lifecycle.RefundRequested():
             return announced.RefundRequested(
                 charge=ref, payment_id=event.payment, amount=event.amount, reason=event.reason
             )
-        case domain.PaymentRefunded():
+        case lifecycle.PaymentRefunded():
             return announced.PaymentRefunded(
                 charge=ref, payment_id=event.payment, amount=event.amount, reason=event.reason
             )
@@ -130,7 +130,7 @@ def _announce_charge(charge: Charge, event: Any) -> Message:
 
 def _announce_receipt(receipt: Receipt, event: Any) -> Message:
     match event:
-        case receipts.ReceiptIssued():
+        case ReceiptIssued():
             return announced.ReceiptIssued(
                 charge=announced.ChargeRef(
                     charge_id=receipt.charge,

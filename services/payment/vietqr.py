@@ -5,6 +5,7 @@ A code is a chain of fields `TTLLvalue`: two digits of tag, two of length, a val
 
 from __future__ import annotations
 
+import binascii
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -30,12 +31,7 @@ class NotVietQr(ValueError):
 
 def crc(text: str) -> str:
     """CRC-16/CCITT-FALSE (polynomial 1021, initial FFFF) in capital hex digits; `123456789` gives 29B1."""
-    value = 0xFFFF
-    for byte in text.encode():
-        value ^= byte << 8
-        for _ in range(8):
-            value = (value << 1 ^ 0x1021 if value & 0x8000 else value << 1) & 0xFFFF
-    return f"{value:04X}"
+    return f"{binascii.crc_hqx(text.encode(), 0xFFFF):04X}"
 
 
 def build(transfer: Transfer) -> str:

@@ -56,7 +56,7 @@ class Sandbox:
             raise SystemExit("the payment sandbox must not run in production")
         self.settings = settings
         self.ledger = Ledger(settings.sandbox_data_dir)
-        self._http = httpx.AsyncClient(timeout=10)
+        self._http = httpx.AsyncClient(timeout=10, trust_env=False)
         self._wake = asyncio.Event()
 
     # The payer

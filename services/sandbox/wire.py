@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
@@ -58,16 +59,7 @@ def stamp(at: datetime) -> str:
 
 def crc16(text: str) -> str:
     """The checksum of a VietQR code: CRC-16/CCITT-FALSE in hex."""
-    table = [0] * 256
-    for byte in range(256):
-        value = byte << 8
-        for _ in range(8):
-            value = (value << 1) ^ (0x1021 if value & 0x8000 else 0)
-        table[byte] = value & 0xFFFF
-    value = 0xFFFF
-    for byte in text.encode():
-        value = (value << 8 & 0xFF00) ^ table[(value >> 8) ^ byte]
-    return format(value, "04X")
+    return format(binascii.crc_hqx(text.encode(), 0xFFFF), "04X")
 
 
 def qr_fields(text: str) -> dict[str, str]:

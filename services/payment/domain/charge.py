@@ -1,9 +1,7 @@
-"""The rules of charges: what may become of one, what each payment of it does, and the books that both leave.
+"""The rules of charges: what each report of a gateway does to one, and the books that it leaves.
 
 A charge holds all payments that were ever begun or received for it. One of them settles it; whatever else
-arrives (paid twice, too late, another amount) is recorded as well and sent back. Every method that moves
-something goes through one of the two graphs below, and each edge names the event that announces it.
-Amounts are whole đồng; instants are aware UTC datetimes.
+arrives (paid twice, too late, another amount) is recorded as well and sent back.
 """
 
 from __future__ import annotations
@@ -11,11 +9,30 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final
 
 from kit.clock import to_text
 from kit.errors import FailedPrecondition, InvalidInput, NotFound
+from payment.domain.lifecycle import (
+    CHARGE_EDGES,
+    HOLDS,
+    PAYMENT_EDGES,
+    UNSETTLED,
+    Account,
+    ChargeCancelled,
+    ChargeCreated,
+    ChargePaid,
+    ChargeState,
+    Method,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentState,
+    RefundReason,
+    RefundRequested,
+    Result,
+    Said,
+)
+from payment.domain.records import Entry, Line, Payment, Refund, Report
 
 MOST_BEGUN: Final = 20
 PAY_WITHIN: Final = timedelta(minutes=15)
@@ -23,198 +40,6 @@ SETTLES_WITHIN: Final = timedelta(minutes=15)
 LONGEST_WAIT: Final = timedelta(hours=1)
 REFERENCE_LENGTH: Final = 14
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U to misread
-
-
-class ChargeState(StrEnum):
-    DUE = "due"
-    PAID = "paid"
-    CANCELLED = "cancelled"
-    REFUND_PENDING = "refund_pending"
-    REFUNDED = "refunded"
-
-
-class PaymentState(StrEnum):
-    PENDING = "pending"  # the payer was sent to the gateway
-    PAID = "paid"  # settled the charge
-    FAILED = "failed"
-    EXPIRED = "expired"
-    SUSPECT = "suspect"  # the gateway doubts it (07) and looks into it
-    REFUND_PENDING = "refund_pending"
-    REFUNDED = "refunded"
-
-
-class Method(StrEnum):
-    VNPAY = "vnpay"
-    VIETQR = "vietqr"
-
-
-class RefundReason(StrEnum):
-    DOUBLE_PAYMENT = "DOUBLE_PAYMENT"
-    WRONG_AMOUNT = "WRONG_AMOUNT"
-    CHARGE_CANCELLED = "CHARGE_CANCELLED"  # the money came after the charge had been cancelled
-    DOSSIER_CLOSED = "DOSSIER_CLOSED"  # by rule of the procedure
-    OFFICIAL = "OFFICIAL"
-
-
-class Said(StrEnum):
-    """What became of a report from a gateway; the adapters turn it into the gateway's own codes."""
-
-    ACCEPTED = "accepted"
-    ALREADY_KNOWN = "already_known"
-    AMOUNT_DIFFERS = "amount_differs"
-    UNKNOWN = "unknown"
-
-
-class Result(StrEnum):
-    """What a gateway reports of one payment."""
-
-    PAID = "paid"
-    FAILED = "failed"
-    SUSPECT = "suspect"
-    PENDING = "pending"
-    UNKNOWN = "unknown"
-
-
-class Account(StrEnum):
-    """Accounts of the double-entry books; a balance is debits less credits."""
-
-    RECEIVABLE = "receivable"  # the payer owes us
-    FEES = "fees"  # earned
-    REFUNDS_DUE = "refunds_due"  # we owe the payer
-    AT_VNPAY = "at_vnpay"  # ours, at the gateway
-    AT_BANK = "at_bank"  # ours, on the account that VietQR transfers reach
-
-
-HOLDS: Final = {Method.VNPAY: Account.AT_VNPAY, Method.VIETQR: Account.AT_BANK}
-
-
-@dataclass(frozen=True)
-class ChargeCreated:
-    pass
-
-
-@dataclass(frozen=True)
-class ChargePaid:
-    payment: str
-    at: datetime
-
-
-@dataclass(frozen=True)
-class ChargeCancelled:
-    reason: str
-
-
-@dataclass(frozen=True)
-class PaymentFailed:
-    payment: str
-    code: str
-
-
-@dataclass(frozen=True)
-class RefundRequested:
-    payment: str
-    amount: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class PaymentRefunded:
-    payment: str
-    amount: int
-    reason: str
-
-
-_C, _P = ChargeState, PaymentState
-
-CHARGE_EDGES: Final[dict[tuple[ChargeState | None, ChargeState], type]] = {
-    (None, _C.DUE): ChargeCreated,
-    (_C.DUE, _C.PAID): ChargePaid,
-    (_C.DUE, _C.CANCELLED): ChargeCancelled,
-    (_C.PAID, _C.REFUND_PENDING): RefundRequested,
-    (_C.REFUND_PENDING, _C.REFUNDED): PaymentRefunded,
-}
-
-_UNSETTLED = (_P.PENDING, _P.FAILED, _P.EXPIRED, _P.SUSPECT)
-PAYMENT_EDGES: Final[dict[tuple[PaymentState, PaymentState], type | None]] = {
-    (_P.PENDING, _P.FAILED): PaymentFailed,
-    (_P.SUSPECT, _P.FAILED): PaymentFailed,
-    # Nothing happened that anyone has to be told: the payer went away, or the gateway is still looking.
-    (_P.PENDING, _P.EXPIRED): None,
-    (_P.PENDING, _P.SUSPECT): None,
-    (_P.EXPIRED, _P.SUSPECT): None,
-    # A signed success counts whenever it comes: money that was taken is never overlooked.
-    **{(source, _P.PAID): ChargePaid for source in _UNSETTLED},
-    **{(source, _P.REFUND_PENDING): RefundRequested for source in (*_UNSETTLED, _P.PAID)},
-    (_P.REFUND_PENDING, _P.REFUNDED): PaymentRefunded,
-}
-
-
-@dataclass(frozen=True)
-class Line:
-    """One item of a charge: `amount` is the line's total for `quantity` units."""
-
-    name: str
-    amount: int
-    quantity: int = 1
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A posting: `amount` moves to `debit` from `credit`, so the books balance by their form."""
-
-    at: datetime
-    debit: Account
-    credit: Account
-    amount: int
-    cause: str
-    payment: str = ""
-
-
-@dataclass
-class Refund:
-    """Money on its way back. `stuck` is the gateway's refusal, which a person has to resolve."""
-
-    reason: str
-    requested_at: datetime
-    by: str = ""
-    note: str = ""
-    tries: int = 0
-    next_try: datetime | None = None
-    stuck: str = ""
-    done_at: datetime | None = None
-
-
-@dataclass
-class Payment:
-    """One attempt to pay, or money that came without one. `received` is what the gateway really took."""
-
-    id: str
-    method: Method
-    reference: str  # unique at the gateway: vnp_TxnRef, or the text of a transfer
-    amount: int
-    begun_at: datetime
-    expires_at: datetime
-    state: PaymentState = PaymentState.PENDING
-    received: int = 0
-    gateway_transaction: str = ""
-    code: str = ""
-    paid_at: datetime | None = None
-    taken_on: str = ""  # ISO date in Vietnam on which the gateway took the money: the day of its statement
-    asked: int = 0
-    next_ask: datetime | None = None
-    refund: Refund | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """A gateway's word about a payment, already checked for its signature."""
-
-    reference: str
-    result: Result
-    amount: int
-    code: str
-    transaction: str = ""
-    taken_on: str = ""
 
 
 @dataclass
@@ -284,7 +109,7 @@ class Charge:
         if must_match and report.amount != payment.amount:
             return Said.AMOUNT_DIFFERS
         if report.result is Result.PAID:
-            if payment.state not in _UNSETTLED:
+            if payment.state not in UNSETTLED:
                 return Said.ALREADY_KNOWN
             if report.amount <= 0:
                 return Said.AMOUNT_DIFFERS

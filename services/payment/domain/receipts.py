@@ -16,7 +16,8 @@ from typing import Any, Final
 from kit.clock import VIETNAM
 from kit.errors import FailedPrecondition
 from kit.ids import derived
-from payment.domain import Charge, Line
+from payment.domain.charge import Charge
+from payment.domain.records import Line
 
 LAST_NUMBER: Final = 99_999_999
 FORMS: Final = ("EBL01", "EBL02")  # without and with a printed face value

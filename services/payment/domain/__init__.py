@@ -1,0 +1,1 @@
+"""The rules of charges, payments and receipts, without I/O."""

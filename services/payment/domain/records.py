@@ -1,0 +1,76 @@
+"""What a charge is made of. Amounts are whole đồng; instants are aware UTC datetimes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from payment.domain.lifecycle import Account, Method, PaymentState, Result
+
+
+@dataclass(frozen=True)
+class Line:
+    """One item of a charge: `amount` is the line's total for `quantity` units."""
+
+    name: str
+    amount: int
+    quantity: int = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A posting: `amount` moves to `debit` from `credit`, so the books balance by their form."""
+
+    at: datetime
+    debit: Account
+    credit: Account
+    amount: int
+    cause: str
+    payment: str = ""
+
+
+@dataclass
+class Refund:
+    """Money on its way back. `stuck` is the gateway's refusal, which a person has to resolve."""
+
+    reason: str
+    requested_at: datetime
+    by: str = ""
+    note: str = ""
+    tries: int = 0
+    next_try: datetime | None = None
+    stuck: str = ""
+    done_at: datetime | None = None
+
+
+@dataclass
+class Payment:
+    """One attempt to pay, or money that came without one. `received` is what the gateway really took."""
+
+    id: str
+    method: Method
+    reference: str  # unique at the gateway: vnp_TxnRef, or the text of a transfer
+    amount: int
+    begun_at: datetime
+    expires_at: datetime
+    state: PaymentState = PaymentState.PENDING
+    received: int = 0
+    gateway_transaction: str = ""
+    code: str = ""
+    paid_at: datetime | None = None
+    taken_on: str = ""  # ISO date in Vietnam on which the gateway took the money: the day of its statement
+    asked: int = 0
+    next_ask: datetime | None = None
+    refund: Refund | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A gateway's word about a payment, already checked for its signature."""
+
+    reference: str
+    result: Result
+    amount: int
+    code: str
+    transaction: str = ""
+    taken_on: str = ""
