@@ -10,11 +10,11 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from identity.domain.passwords import LONGEST
 from kit.errors import Unavailable
 from kit.text import nfc
 
 R = TypeVar("R")
-_LONGEST = 128  # characters; nothing longer is hashed, so that nobody can buy our time with megabytes
 
 
 class Passwords:
@@ -48,14 +48,14 @@ class Passwords:
         self._threads.shutdown(wait=True)
 
     def _hash(self, password: str) -> str:
-        return self._hasher.hash(nfc(password)[:_LONGEST])
+        return self._hasher.hash(nfc(password))
 
     def _verify(self, stored: str, password: str) -> bool:
+        text = nfc(password[: 4 * LONGEST])
         try:
-            matches = self._hasher.verify(stored, nfc(password[: 2 * _LONGEST])[:_LONGEST])
+            return self._hasher.verify(stored, text[:LONGEST]) and len(text) <= LONGEST
         except (VerificationError, InvalidHashError):
             return False
-        return matches and len(password) <= 2 * _LONGEST
 
     async def _run(self, work: Callable[..., R], *arguments: str) -> R:
         if self._inside >= self._room:

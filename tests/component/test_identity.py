@@ -921,6 +921,56 @@ async def test_the_list_of_delegations_goes_on_from_those_given_to_those_receive
     assert (await identity.refused("ListDelegations", request, me)).reason == "INVALID_PAGE_TOKEN"
 
 
+# --- who may do what -----------------------------------------------------------------------------------
+
+EVERYBODY = {"nobody", "citizen", "examiner", "reception", "admin", "service"}
+OFFICIALS = {"examiner", "reception", "admin"}
+MAY = {
+    "SignUp": EVERYBODY,
+    "SignIn": EVERYBODY,
+    "RefreshSession": EVERYBODY,
+    "SignOut": EVERYBODY - {"nobody", "service"},
+    "GetJwks": EVERYBODY,
+    "IssueServiceToken": EVERYBODY,
+    "OpenAccount": {"reception"},
+    "CreateOfficial": {"admin"},
+    "SetRoles": {"admin"},
+    "UpdateProfile": {"citizen", *OFFICIALS},
+    "GetAccount": EVERYBODY - {"nobody"},
+    "BatchGetAccounts": EVERYBODY - {"nobody"},
+    "FindAccount": {"reception", "service"},
+    "PutAgency": {"admin"},
+    "BatchGetAgencies": EVERYBODY,
+    "ListAgencies": EVERYBODY,
+    "GrantDelegation": {"citizen"},
+    "RevokeDelegation": {"citizen"},
+    "ListDelegations": {"citizen"},
+    "CheckDelegation": {"service"},
+}
+
+
+async def test_every_operation_lets_in_exactly_those_who_may(identity: Identity) -> None:
+    tokens = {
+        "nobody": "",
+        "citizen": await identity.token(AN),
+        "examiner": await identity.token("nt.thuly"),
+        "reception": await identity.token("nt.tiepnhan"),
+        "admin": await identity.token("quantri"),
+        "service": await identity.service_token(),
+    }
+    methods = pb.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name
+    assert set(methods.keys()) == MAY.keys()
+    for name, method in methods.items():
+        request = getattr(pb, method.input_type.name)
+        for who, token in tokens.items():
+            try:
+                await identity.call(name, request(), token)
+                refused = False
+            except DomainError as error:
+                refused = error.reason in ("SIGN_IN_REQUIRED", "NOT_ALLOWED")
+            assert (name, who, refused) == (name, who, who not in MAY[name])
+
+
 # --- helpers -------------------------------------------------------------------------------------------
 
 

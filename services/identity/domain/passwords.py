@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from identity.domain.identifiers import FieldCheck, Identifier
+from kit.text import nfc
+
+SHORTEST: Final = 10
+LONGEST: Final = 128
 
 # Passwords of ten characters and more that guessers try first; shorter ones are refused by length anyway.
 _COMMON: Final = """
@@ -28,9 +32,10 @@ def check_password(password: str, *, identifiers: Sequence[Identifier], name: st
     Raises InvalidInput.
     """
     check = FieldCheck()
-    plain = password.casefold()
+    text = nfc(password)
+    plain = text.casefold()
     letters = re.sub(r"[\W_]", "", plain)
-    if not 10 <= len(password) <= 128:
+    if not SHORTEST <= len(text) <= LONGEST:
         check.wrong("password", "PASSWORD_LENGTH", "a password has 10 to 128 characters")
     elif plain in COMMON_PASSWORDS or letters in COMMON_PASSWORDS or len(set(plain)) < 4:
         check.wrong("password", "PASSWORD_COMMON", "one of the passwords that are tried first")
