@@ -6,6 +6,8 @@ import re
 
 import filetype  # type: ignore[import-untyped]
 
+from kit.errors import FieldViolation, InvalidInput
+
 PDF = "application/pdf"
 XML = "application/xml"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -41,6 +43,17 @@ def canonical(media_type: str) -> str:
     return "" if bare in _UNKNOWN else _SAME.get(bare, bare)
 
 
+def claimed(name: str, media_type: str) -> str:
+    """What a client says a file is, by media type and by name, in agreement; empty when it says nothing.
+    Raises InvalidInput UNSUPPORTED_TYPE or TYPE_MISMATCH."""
+    stated, named = canonical(media_type), by_name(name)
+    if stated and stated not in ALLOWED:
+        raise _refused("content_type", "UNSUPPORTED_TYPE", ", ".join(sorted(ALLOWED)))
+    if stated and named and stated != named:
+        raise _refused("filename", "TYPE_MISMATCH", "name and media type disagree")
+    return stated or named
+
+
 def by_name(name: str) -> str:
     """The media type that a file's name claims; empty when it claims none that we know."""
     return EXTENSIONS.get(name.rsplit(".", 1)[-1].lower(), "") if "." in name else ""
@@ -57,6 +70,10 @@ def recognise(head: bytes, tail: bytes) -> str:
         mime = canonical(kind.mime)
         return mime if mime in ALLOWED else ""
     return XML if _is_record(head) else ""
+
+
+def _refused(field: str, reason: str, description: str) -> InvalidInput:
+    return InvalidInput(reason, description, violations=[FieldViolation(field, reason, description)])
 
 
 def _zip(head: bytes, tail: bytes) -> str:

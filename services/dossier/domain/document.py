@@ -145,7 +145,7 @@ class Document:
         self.events.append(Noted("DocumentVersionAdded"))
 
     def verify(self, *, trust: Trust, by: str, agency: str, at: datetime) -> None:
-        """An officer who saw the original raises the trust; nobody lowers it, and nobody makes an original."""
+        """An officer who saw the original raises the trust; it is never lowered."""
         if trust not in (Trust.CERTIFIED_COPY, Trust.OFFICER_SCAN):
             raise InvalidInput("BAD_TRUST", "an officer certifies a copy or vouches for a scan")
         if trust > self.trust:
@@ -163,7 +163,7 @@ class Document:
 
 
 def new_document(
-    id: str,  # noqa: A002 - the aggregate's own word
+    id: str,
     upload: Upload,
     version: Version,
 ) -> Document:
@@ -200,7 +200,7 @@ class UploadState(StrEnum):
 
 @dataclass
 class Upload:
-    """A file on its way in. `offset` counts bytes that are stored; what came after them is lost and sent again."""
+    """A file on its way in. `offset` counts the bytes that are stored; a client goes on from there."""
 
     id: str
     owner: str  # who uploads
@@ -229,7 +229,7 @@ class Upload:
         return self.offset == self.size
 
     def check_offset(self, offset: int, at: datetime) -> None:
-        """Raises FailedPrecondition WRONG_OFFSET with the right one, or what else keeps bytes from being added."""
+        """Raises FailedPrecondition: WRONG_OFFSET with the right one, UPLOAD_REFUSED, UPLOAD_EXPIRED."""
         if self.state is UploadState.REFUSED:
             raise FailedPrecondition("UPLOAD_REFUSED", "the file was refused", cause=self.refused)
         if self.state is UploadState.GONE or (self.state is UploadState.OPEN and at >= self.expires):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -31,8 +32,12 @@ from dossier.domain.records import (
 )
 from dossier.domain.states import RUNNING, Action, Edge, Party, State, step
 from kit.errors import Conflict, DomainError, FailedPrecondition, InvalidInput
+from kit.text import nfc
 
 _CODE = re.compile(r"[A-Z0-9][A-Z0-9.]{0,39}-\d{6}-\d{4,6}")
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+MOST_FORM = 256 * 1024  # letters of JSON
+DEEPEST_FORM = 16
 _ROLES = {
     "reception": Party.RECEPTION,
     "examiner": Party.EXAMINER,
@@ -311,7 +316,7 @@ class Dossier:
                 or (agency != self.current_agency and (ahead.agency or self.receiving_agency) == agency)
             )
         )
-        self._hand(actor, at, agency, official, note)
+        self._hand(actor, at, agency, official, note, ahead if advance else here)
         if advance:
             self.step_at += 1
             self.step_due = step_due
@@ -327,7 +332,7 @@ class Dossier:
             raise FailedPrecondition("LAST_STEP", "there is no step after this one")
         if expected and expected != here.id:
             raise Conflict("STEP_PASSED", "the dossier is at another step", current=here.id)
-        self._hand(actor, at, ahead.agency or self.receiving_agency, "", note)
+        self._hand(actor, at, ahead.agency or self.receiving_agency, "", note, ahead)
         self.step_at += 1
         self.step_due = step_due
         self._move(edge, actor, at, note)
@@ -347,7 +352,7 @@ class Dossier:
         self.results.append(document)
         self.signed_by = actor.subject
         self.finished, self.timeliness = at, timeliness(at, self.due)
-        self._hand(actor, at, self.receiving_agency, "", note)
+        self._hand(actor, at, self.receiving_agency, "", note, self.next_step())
         self.step_at, self.step_due = min(self.step_at + 1, len(self.steps)), None
         self._move(edge, actor, at, note, detail={"document": document})
 
@@ -382,7 +387,9 @@ class Dossier:
         if agency not in self.agencies:
             self.agencies.append(agency)
 
-    def _hand(self, actor: Actor, at: datetime, agency: str, official: str, note: str) -> None:
+    def _hand(
+        self, actor: Actor, at: datetime, agency: str, official: str, note: str, onward: Step | None
+    ) -> None:
         here = self.step
         self.hand_overs.append(
             HandOver(
@@ -395,6 +402,7 @@ class Dossier:
                 at=max(at, self.updated),
                 timeliness=timeliness(at, self.step_due or self.due),
                 note=note,
+                to_role=onward.role if onward else "",
             )
         )
         self._arrive(agency, official)
@@ -466,7 +474,7 @@ _RULES: dict[Action, Callable[[Dossier, Actor, datetime], None]] = {
 
 
 def draft(
-    id: str,  # noqa: A002 - the aggregate's own word
+    id: str,
     procedure: Procedure,
     at: datetime,
     *,
@@ -515,6 +523,29 @@ def merged(old: list[Attachment], new: list[Attachment]) -> list[Attachment]:
     """The new attachments, and the old ones of components that the new do not name."""
     named = {attachment.component for attachment in new}
     return [a for a in old if a.component not in named] + new
+
+
+def checked_form(form: dict[str, Any]) -> dict[str, Any]:
+    """The form in NFC with whole numbers as such, within the limits that protect us, whatever its schema.
+    Raises InvalidInput FORM_TOO_LARGE, FORM_TOO_DEEP or BAD_FIELD_NAME."""
+    if len(json.dumps(form, ensure_ascii=False)) > MOST_FORM:
+        raise InvalidInput("FORM_TOO_LARGE", f"at most {MOST_FORM} letters of JSON")
+    return {str(name): item for name, item in _normal(form, 0).items()}
+
+
+def _normal(value: Any, depth: int) -> Any:
+    if depth > DEEPEST_FORM:
+        raise InvalidInput("FORM_TOO_DEEP", f"at most {DEEPEST_FORM} levels")
+    if isinstance(value, dict):
+        for name in value:
+            if not _FIELD.fullmatch(name):
+                raise InvalidInput("BAD_FIELD_NAME", "names are letters, digits and _, 64 at most")
+        return {name: _normal(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_normal(item, depth + 1) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)  # protobuf's Struct knows only floats
+    return nfc(value) if isinstance(value, str) else value
 
 
 def dossier_code(agency: str, at: datetime, number: int) -> str:

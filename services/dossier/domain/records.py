@@ -88,7 +88,7 @@ class Procedure:
     name: str
     fileable: bool
     schema: dict[str, Any]
-    cases: dict[str, tuple[Component, ...]]
+    cases: dict[str, tuple[Component, ...]]  # by id; those of "" are asked for in every case
     steps: tuple[Step, ...]
     limits: dict[Channel, Limit]
     channels: frozenset[Channel]
@@ -99,6 +99,15 @@ class Procedure:
     @property
     def key(self) -> str:
         return f"{self.code}@{self.version}"
+
+    def components(self, case: str) -> dict[str, Component] | None:
+        """What is asked for in a case, by id; an empty one stands for the only one. None for no such case."""
+        named = [known for known in self.cases if known]
+        if not case and len(named) == 1:
+            case = named[0]
+        if case not in self.cases and (case or named):
+            return None
+        return {c.id: c for known in dict.fromkeys(("", case)) for c in self.cases.get(known, ())}
 
     def limit(self, channel: Channel) -> Limit | None:
         """The limit of a way of filing, else of any; None when the catalogue could not read one."""
@@ -160,6 +169,7 @@ class HandOver:
     at: datetime
     timeliness: Timeliness
     note: str = ""
+    to_role: str = ""  # of the step that goes on there
 
 
 @dataclass(frozen=True)

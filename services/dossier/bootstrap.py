@@ -1,0 +1,137 @@
+"""Wires the service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import obstore.exceptions
+from pydantic import Field, SecretStr
+
+from dossier import sniff
+from dossier.events_in import subscriptions
+from dossier.forms import Forms
+from dossier.grpc_api.dossiers import DossierApi
+from dossier.grpc_api.vault import VaultApi
+from dossier.handlers import Catalog, Identity, Limits, Ports
+from dossier.handlers.vault import sweep
+from dossier.limiter import Limiter
+from dossier.objects import open_objects
+from dossier.peers import GrpcCatalog, GrpcIdentity, Keys
+from dossier.store import MongoCodes, open_stores
+from kit import clock
+from kit.auth import TokenVerifier
+from kit.clock import Clock
+from kit.grpc_client import connect
+from kit.mongo import connect as connect_mongo
+from kit.service import CannotStart, Service
+from kit.settings import Settings
+from motcua.dossier.v1.dossier_pb2_grpc import add_DossierServiceServicer_to_server
+from motcua.dossier.v1.vault_pb2_grpc import add_VaultServiceServicer_to_server
+
+log = logging.getLogger(__name__)
+
+
+class DossierSettings(Settings):
+    """What this service can be told."""
+
+    catalog_target: str = Field("127.0.0.1:9002", description="gRPC target of the catalogue")
+    object_store_url: str = Field(
+        "",
+        description="file:///folder or s3://bucket/prefix (credentials and endpoint by AWS_*); "
+        "empty: .data/objects, refused in production",
+    )
+    upload_limit_bytes: int = Field(500 * 2**20, ge=1, description="largest file of the vault")
+    upload_part_bytes: int = Field(
+        8 * 2**20, ge=64 * 1024, le=64 * 2**20, description="bytes stored at once; each open stream holds one"
+    )
+    upload_hours: float = Field(24.0, gt=0, description="hours until an unfinished upload is dropped")
+    upload_open: int = Field(20, ge=1, description="unfinished uploads that an account may have")
+    upload_streams: int = Field(8, ge=1, description="uploads taken in at once; more wait")
+    download_secret: SecretStr = Field(
+        SecretStr(""),
+        description="key of download tokens, the same for all replicas; required in production, "
+        "else made anew at each start",
+    )
+    download_seconds: int = Field(300, ge=1, description="seconds that a download token is good for")
+    track_tries: int = Field(60, ge=1, description="codes that one address may try in ten minutes")
+    sweep_seconds: float = Field(600.0, gt=0, description="seconds between two sweeps of object storage")
+
+
+def build(
+    settings: DossierSettings,
+    *,
+    catalog: Catalog | None = None,
+    identity: Identity | None = None,
+    verifier: TokenVerifier | None = None,
+    now: Clock = clock.now,
+) -> Service:
+    """The service. Fakes replace the catalogue, identity, its keys and the time in tests."""
+    if settings.environment == "production":
+        if not settings.download_secret.get_secret_value():
+            raise CannotStart("dossier: production needs DOWNLOAD_SECRET")
+        if not settings.object_store_url:
+            raise CannotStart("dossier: production needs OBJECT_STORE_URL")
+    url = settings.object_store_url or Path(".data/objects").absolute().as_uri()
+    try:
+        objects = open_objects(url)
+    except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+        raise CannotStart(f"dossier: OBJECT_STORE_URL ({urlsplit(url).scheme}): {error}") from error
+    database = connect_mongo(settings.mongodb_url, settings.mongodb_database or "motcua_dossier")
+    stores = open_stores(database, now)
+    keys = Keys(settings.identity_target, settings.service_secret.get_secret_value(), now)
+    to_identity = connect(settings.identity_target, timeout=5.0, bearer=keys.tokens)
+    to_catalog = connect(settings.catalog_target, timeout=5.0, bearer=keys.tokens)
+    ports = Ports(
+        clock=now,
+        dossiers=stores.dossiers,
+        documents=stores.documents,
+        uploads=stores.uploads,
+        accesses=stores.accesses,
+        blobs=stores.blobs,
+        codes=MongoCodes(database),
+        catalog=catalog or GrpcCatalog(to_catalog),
+        identity=identity or GrpcIdentity(to_identity, now),
+        forms=Forms(),
+        objects=objects,
+        tracking=Limiter(settings.track_tries, 600.0),
+        recognise=sniff.recognise,
+        content_type=sniff.claimed,
+        secret=settings.download_secret.get_secret_value().encode() or secrets.token_bytes(32),
+        limits=Limits(
+            upload_bytes=settings.upload_limit_bytes,
+            upload_hours=settings.upload_hours,
+            open_uploads=settings.upload_open,
+            part_bytes=settings.upload_part_bytes,
+            download_seconds=settings.download_seconds,
+        ),
+    )
+    return Service(
+        "dossier",
+        settings,
+        servicers=[
+            (add_DossierServiceServicer_to_server, DossierApi(ports)),
+            (add_VaultServiceServicer_to_server, VaultApi(ports, streams=settings.upload_streams)),
+        ],
+        database=database,
+        stores=stores.all(),
+        subscriptions=subscriptions(ports),
+        tasks=[_sweeping(ports, settings.sweep_seconds)],
+        opening=[objects.check],
+        closing=[to_identity.close, to_catalog.close, keys.close],
+        verifier=verifier or TokenVerifier(keys.jwks),
+    )
+
+
+def _sweeping(ports: Ports, seconds: float) -> Callable[[], Awaitable[None]]:
+    async def run() -> None:
+        while True:
+            if gone := await sweep(ports):
+                log.info("%d orphaned objects swept", gone)
+            await asyncio.sleep(seconds)
+
+    return run

@@ -1,0 +1,43 @@
+"""What this service hears: payments of its charges, and its own events for what follows from them."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from dossier.handlers import Ports
+from dossier.handlers.dossiers import charge_paid, settle_again
+from kit.auth import Caller
+from kit.consumer import Event, Subscription
+from motcua.dossier.v1 import events_pb2 as ev
+from motcua.payment.v1 import events_pb2 as pay
+
+_PAYMENT = Caller("payment", "service")
+_SELF = Caller("dossier", "service")
+
+
+def subscriptions(ports: Ports) -> list[Subscription]:
+    """The durable consumers of this service."""
+
+    async def paid(event: Event) -> None:
+        message: pay.ChargePaid = event.message
+        at = message.pay_time.ToDatetime(UTC) if message.HasField("pay_time") else event.time
+        await charge_paid(
+            ports,
+            _PAYMENT,
+            dossier=message.charge.dossier_id,
+            charge=message.charge.charge_id,
+            event=event.id,
+            at=at,
+        )
+
+    async def settled(event: Event) -> None:
+        await settle_again(ports, _SELF, dossier=event.message.dossier.dossier_id)
+
+    return [
+        Subscription("dossier-payments", "payment", {pay.ChargePaid: paid}),
+        Subscription(
+            "dossier-vault",
+            "dossier",
+            {ev.DossierSubmitted: settled, ev.DossierSupplemented: settled, ev.ResultSigned: settled},
+        ),
+    ]

@@ -1,0 +1,192 @@
+"""The gRPC API of the vault."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from dossier import wire
+from dossier.domain.document import Details, Purpose, Trust
+from dossier.handlers import Ports
+from dossier.handlers import vault as handlers
+from kit.errors import FieldViolation, InvalidInput
+from kit.grpc_server import current_caller
+from kit.mongo import Request
+from motcua.dossier.v1 import vault_pb2 as pb
+from motcua.dossier.v1.vault_pb2_grpc import VaultServiceServicer
+
+CHUNK = 256 * 1024  # bytes in one message
+
+
+class VaultApi(VaultServiceServicer):
+    """Turns requests into calls of handlers, and what they answer into messages. At most `streams` uploads
+    are taken in at once, each with one part in memory; more wait."""
+
+    def __init__(self, ports: Ports, *, streams: int) -> None:
+        self._ports = ports
+        self._room = asyncio.Semaphore(streams)
+
+    async def BeginUpload(self, request: pb.BeginUploadRequest, context: Any) -> pb.BeginUploadResponse:
+        try:
+            purpose = Purpose(request.purpose or Purpose.DOCUMENT)
+        except ValueError:
+            raise _bad("purpose", "UNKNOWN_PURPOSE") from None
+        upload = await handlers.begin_upload(
+            self._ports,
+            current_caller(),
+            purpose=purpose,
+            size=request.size,
+            filename=request.filename,
+            content_type=request.content_type,
+            sha256=request.sha256,
+            details=_details(request),
+            document=request.document_id,
+            dossier=request.dossier_id,
+            request=_remember(request),
+        )
+        return pb.BeginUploadResponse(upload=wire.upload(upload))
+
+    async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> pb.GetUploadResponse:
+        upload = await handlers.get_upload(self._ports, current_caller(), request.id)
+        return pb.GetUploadResponse(upload=wire.upload(upload))
+
+    async def AppendUpload(
+        self, requests: AsyncIterator[pb.AppendUploadRequest], context: Any
+    ) -> pb.AppendUploadResponse:
+        first = await anext(aiter(requests), None)
+        if first is None:
+            raise _bad("id", "REQUIRED")
+        async with self._room:
+            appending = await handlers.append_upload(
+                self._ports, current_caller(), first.id, offset=first.offset
+            )
+            try:
+                await appending.write(_piece(first))
+                async for request in requests:
+                    await appending.write(_piece(request))
+            except BaseException:
+                # The client broke off, or sent too much: what arrived before is kept. In a task of its own,
+                # which the cancellation of this call does not reach.
+                await asyncio.shield(asyncio.create_task(appending.close()))
+                raise
+            upload, document = await appending.finish()
+        return pb.AppendUploadResponse(
+            upload=wire.upload(upload), document=wire.document(document) if document else None
+        )
+
+    async def CancelUpload(self, request: pb.CancelUploadRequest, context: Any) -> pb.CancelUploadResponse:
+        await handlers.cancel_upload(self._ports, current_caller(), request.id)
+        return pb.CancelUploadResponse()
+
+    async def GetDocument(self, request: pb.GetDocumentRequest, context: Any) -> pb.GetDocumentResponse:
+        document = await handlers.get_document(self._ports, current_caller(), request.id)
+        return pb.GetDocumentResponse(document=wire.document(document))
+
+    async def BatchGetDocuments(
+        self, request: pb.BatchGetDocumentsRequest, context: Any
+    ) -> pb.BatchGetDocumentsResponse:
+        documents = await handlers.batch_get_documents(self._ports, current_caller(), list(request.ids))
+        return pb.BatchGetDocumentsResponse(documents=map(wire.document, documents))
+
+    async def ListDocuments(self, request: pb.ListDocumentsRequest, context: Any) -> pb.ListDocumentsResponse:
+        documents, token = await handlers.list_documents(
+            self._ports,
+            current_caller(),
+            owner=request.owner_id,
+            type=request.type,
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return pb.ListDocumentsResponse(documents=map(wire.document, documents), next_page_token=token)
+
+    async def UpdateDocument(
+        self, request: pb.UpdateDocumentRequest, context: Any
+    ) -> pb.UpdateDocumentResponse:
+        document = await handlers.update_document(
+            self._ports,
+            current_caller(),
+            request.id,
+            details=_details(request),
+            superseded_by=request.superseded_by_id,
+            request=_remember(request),
+            etag=request.etag,
+        )
+        return pb.UpdateDocumentResponse(document=wire.document(document))
+
+    async def VerifyDocument(
+        self, request: pb.VerifyDocumentRequest, context: Any
+    ) -> pb.VerifyDocumentResponse:
+        try:
+            trust = Trust(request.trust or Trust.OFFICER_SCAN)
+        except ValueError:
+            raise _bad("trust", "UNKNOWN_TRUST") from None
+        document = await handlers.verify_document(
+            self._ports,
+            current_caller(),
+            request.id,
+            dossier=request.dossier_id,
+            trust=trust,
+            note=request.note,
+            request=_remember(request),
+            etag=request.etag,
+        )
+        return pb.VerifyDocumentResponse(document=wire.document(document))
+
+    async def CreateDownload(
+        self, request: pb.CreateDownloadRequest, context: Any
+    ) -> pb.CreateDownloadResponse:
+        token, ends = await handlers.create_download(
+            self._ports,
+            current_caller(),
+            request.document_id,
+            version=request.version,
+            purpose=request.purpose,
+            dossier=request.dossier_id,
+        )
+        return pb.CreateDownloadResponse(token=token, expire_time=wire.stamp(ends))
+
+    async def ReadDocument(
+        self, request: pb.ReadDocumentRequest, context: Any
+    ) -> AsyncIterator[pb.ReadDocumentResponse]:
+        read = await handlers.read_document(
+            self._ports, current_caller(), request.token, offset=request.offset, length=request.length
+        )
+        yield pb.ReadDocumentResponse(version=wire.version(read.version))
+        if not request.metadata_only:
+            async for piece in handlers.content(self._ports, read):
+                yield pb.ReadDocumentResponse(data=piece)
+
+    async def ListAccesses(self, request: pb.ListAccessesRequest, context: Any) -> pb.ListAccessesResponse:
+        accesses, token = await handlers.list_accesses(
+            self._ports,
+            current_caller(),
+            document=request.document_id,
+            size=request.page_size,
+            token=request.page_token,
+        )
+        return pb.ListAccessesResponse(accesses=map(wire.access, accesses), next_page_token=token)
+
+
+def _details(request: pb.BeginUploadRequest | pb.UpdateDocumentRequest) -> Details:
+    return Details(
+        type=request.type,
+        title=request.title,
+        issuer=request.issuer,
+        issued=request.issue_date,
+        expires=request.expiry_date,
+    )
+
+
+def _piece(request: pb.AppendUploadRequest) -> bytes:
+    if len(request.data) > CHUNK:
+        raise InvalidInput("CHUNK_TOO_LARGE", f"at most {CHUNK} bytes in a message", limit=CHUNK)
+    return request.data
+
+
+def _remember(request: Any) -> Request | None:
+    return Request.of(current_caller(), request.request_id, request)
+
+
+def _bad(field: str, reason: str) -> InvalidInput:
+    return InvalidInput(violations=[FieldViolation(field, reason)])
