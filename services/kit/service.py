@@ -7,6 +7,7 @@ import inspect
 import logging
 import signal
 import sys
+import time
 import typing
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ import nats
 import uvloop
 from nats.aio.client import Client
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from kit import mongo, telemetry
 from kit.auth import TokenVerifier
@@ -27,6 +29,7 @@ from kit.settings import Settings
 
 log = logging.getLogger(__name__)
 _PROBE = 2.0  # seconds between two looks at the database
+_TELL = 10.0  # seconds between two lines that say NATS is away
 _MESSAGING = 10.0  # seconds that a start waits for NATS before it goes on without
 
 
@@ -64,6 +67,7 @@ class Service:
         self._closing = tuple(closing)
         self._server = Server(settings, servicers, verifier)
         self._running: list[asyncio.Task[None]] = []
+        self._told = 0.0
 
     @property
     def port(self) -> int:
@@ -162,21 +166,36 @@ class Service:
             max_reconnect_attempts=-1,
             ping_interval=10,
             max_outstanding_pings=2,
-            error_cb=_nats_error,
+            error_cb=self._nats_away,
+            reconnected_cb=self._nats_back,
         )
         jetstream = client.jetstream()
-        for stream in sorted(self._streams() | {DEAD}):
-            await provision_stream(jetstream, stream, self.settings.stream_replicas)
-        for subscription in self.subscriptions:
-            await provision_consumer(jetstream, subscription)
+        while True:
+            try:
+                for stream in sorted(self._streams() | {DEAD}):
+                    await provision_stream(jetstream, stream, self.settings.stream_replicas)
+                for subscription in self.subscriptions:
+                    await provision_consumer(jetstream, subscription)
+                break
+            except (nats.errors.Error, OSError) as error:
+                await self._nats_away(error)
+            await asyncio.sleep(1)
         relay = Relay(self.stores, jetstream)
         for store in self.stores:
-            store.wake = store.wake or relay.wake
+            store.wake = relay.wake
         connected.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run())
             for subscription in self.subscriptions:
                 tasks.create_task(Consumer(client, subscription).run())
+
+    async def _nats_away(self, error: Exception) -> None:
+        if time.monotonic() - self._told > _TELL:
+            self._told = time.monotonic()
+            log.warning("NATS: %s; events wait", str(error) or type(error).__name__)
+
+    async def _nats_back(self) -> None:
+        log.info("NATS answers again")
 
     async def _probe(self) -> None:
         """Ready only while the database answers."""
@@ -202,10 +221,6 @@ async def _forever(work: Callable[[], Awaitable[None]]) -> None:
         pause = min(pause * 2, 10.0)
 
 
-async def _nats_error(error: Exception) -> None:
-    log.warning("NATS: %s", str(error) or type(error).__name__)
-
-
 def main(build: Callable[[Any], Service | Awaitable[Service]]) -> NoReturn:
     """The whole of a `__main__.py`: `main(build)`. The settings class is `build`'s annotation of `settings`.
 
@@ -220,6 +235,9 @@ def main(build: Callable[[Any], Service | Awaitable[Service]]) -> NoReturn:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         print(f"{name}: bad setting: {wrong}", file=sys.stderr)
+        sys.exit(2)
+    except SettingsError as error:
+        print(f"{name}: bad setting: {error}", file=sys.stderr)
         sys.exit(2)
     except CannotStart as error:
         print(error, file=sys.stderr)
