@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Literal
 
@@ -24,33 +25,53 @@ from notify.peers import Identity
 from notify.senders import HttpGateway, Sender, Smtp
 from notify.worker import Deliveries, keep_reminding
 
+log = logging.getLogger(__name__)
+
 
 class NotifySettings(Settings):
     """What notify can be told beyond what every service can."""
 
-    smtp_host: str = Field("127.0.0.1", description="mail server; empty: no e-mail goes out")
-    smtp_port: int = Field(1025, ge=1, le=65535, description="its port")
-    smtp_username: str = Field("", description="name to sign in with; empty: no sign-in")
-    smtp_password: SecretStr = Field(SecretStr(""), description="password to sign in with")
-    smtp_tls: Literal["none", "starttls", "implicit"] = Field("none", description="how mail is encrypted")
-    smtp_timeout: float = Field(15.0, gt=0, le=30, description="seconds that a step of sending may take")
+    smtp_host: str = Field(default="", description="mail server; empty: no e-mail goes out")
+    smtp_port: int = Field(default=25, ge=1, le=65535, description="its port")
+    smtp_username: str = Field(default="", description="name to sign in with; empty: no sign-in")
+    smtp_password: SecretStr = Field(default=SecretStr(""), description="password to sign in with")
+    smtp_tls: Literal["none", "starttls", "implicit"] = Field(
+        default="none", description="how mail is encrypted"
+    )
+    smtp_timeout: float = Field(
+        default=15.0, gt=0, le=30, description="seconds that a step of sending may take"
+    )
     mail_from: str = Field(
-        "khong-tra-loi@motcua.example", pattern=r"^[^@\s]+@[^@\s]+$", description="sender address of mail"
+        default="khong-tra-loi@motcua.example",
+        pattern=r"^[^@\s]+@[^@\s]+$",
+        description="sender address of mail",
     )
-    mail_from_name: str = Field("Một Cửa", description="sender name of mail")
-    portal_url: str = Field("http://127.0.0.1:8000/", description="where links in notices lead; ends in /")
-    sms_gateway_url: str = Field("", description="HTTP gateway for SMS; empty: no SMS go out")
-    sms_gateway_token: SecretStr = Field(SecretStr(""), description="bearer token for it")
-    zalo_gateway_url: str = Field("", description="HTTP gateway for Zalo; empty: nothing goes out by Zalo")
-    zalo_gateway_token: SecretStr = Field(SecretStr(""), description="bearer token for it")
-    delivery_attempts: int = Field(20, ge=1, description="tries of one delivery before it is abandoned")
-    delivery_first_pause: float = Field(15.0, gt=0, description="seconds after a first failure; it doubles")
-    delivery_longest_pause: float = Field(3600.0, gt=0, description="seconds that a pause grows to")
+    mail_from_name: str = Field(default="Một Cửa", description="sender name of mail")
+    portal_url: str = Field(
+        default="http://127.0.0.1:8000/", description="where links in notices lead; ends in /"
+    )
+    sms_gateway_url: str = Field(default="", description="HTTP gateway for SMS; empty: no SMS go out")
+    sms_gateway_token: SecretStr = Field(default=SecretStr(""), description="bearer token for it")
+    zalo_gateway_url: str = Field(
+        default="", description="HTTP gateway for Zalo; empty: nothing goes out by Zalo"
+    )
+    zalo_gateway_token: SecretStr = Field(default=SecretStr(""), description="bearer token for it")
+    delivery_attempts: int = Field(
+        default=20, ge=1, description="tries of one delivery before it is abandoned"
+    )
+    delivery_first_pause: float = Field(
+        default=15.0, gt=0, description="seconds after a first failure; it doubles"
+    )
+    delivery_longest_pause: float = Field(default=3600.0, gt=0, description="seconds that a pause grows to")
     delivery_lease: float = Field(
-        120.0, ge=1, description="seconds after which a delivery held by a dead process is tried by another"
+        default=120.0,
+        ge=1,
+        description="seconds after which a delivery held by a dead process is tried by another",
     )
-    delivery_poll: float = Field(2.0, gt=0, description="seconds between looks for due deliveries")
-    remind_every: float = Field(60.0, gt=0, description="seconds between looks for deadlines to remind of")
+    delivery_poll: float = Field(default=2.0, gt=0, description="seconds between looks for due deliveries")
+    remind_every: float = Field(
+        default=60.0, gt=0, description="seconds between looks for deadlines to remind of"
+    )
 
 
 def build(
@@ -65,6 +86,7 @@ def build(
     identity = Identity(settings.identity_target, settings.service_secret.get_secret_value())
     client = httpx.AsyncClient(timeout=15.0, trust_env=False)
     senders = _senders(settings, client)
+    log.info("notices go out by: %s", ", ".join(("app", *senders)))
     stores = (
         notices := store.notices(database, now),
         preferences := store.preferences(database, now),

@@ -7,8 +7,10 @@ the message over. DEFER: trying again may help. REFUSE: it will not.
 from __future__ import annotations
 
 import email.policy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -62,6 +64,9 @@ _HTML: Final = """\
 """
 
 
+_ADDRESS = re.compile(r"[^\s@,;:<>()\[\]\\\"]+@[^\s@,;:<>()\[\]\\\"]+")
+
+
 def link_to(notice: Notice, portal: str) -> str:
     """The page of the portal that the notice is about."""
     about = notice.about
@@ -80,9 +85,11 @@ def message_id(notice: Notice, sender: str) -> str:
 def write_email(notice: Notice, *, to: str, sender: str, sender_name: str, portal: str) -> EmailMessage:
     """The mail of a notice, as text and as HTML. It says what the notice says and nothing more of the person.
 
-    Raises ValueError or IndexError for an address that is none; one with a line break is none, so no header
-    can be smuggled in.
+    Raises ValueError or MessageError for what is no address; one with a line break or a second one in it is
+    none, so nothing can be smuggled in.
     """
+    if not _ADDRESS.fullmatch(to):
+        raise ValueError("no e-mail address")
     words = _WORDS[notice.locale]
     link = link_to(notice, portal)
     lines = [line for line in notice.body.splitlines() if line]
@@ -132,7 +139,7 @@ class Smtp:
             message = write_email(
                 notice, to=address, sender=self.sender, sender_name=self.sender_name, portal=self.portal
             )
-        except (ValueError, IndexError):  # see write_email
+        except (ValueError, MessageError):  # see write_email
             return Outcome(Step.REFUSE, "bad_address")
         try:
             await aiosmtplib.send(

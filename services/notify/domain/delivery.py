@@ -36,6 +36,7 @@ GRAPH: Final[Mapping[tuple[State, Step], State]] = {
     (State.SENDING, Step.REFUSE): State.FAILED,
     (State.SENDING, Step.DEFER): State.PENDING,
     (State.SENDING, Step.EXHAUST): State.ABANDONED,
+    (State.PENDING, Step.ACCEPT): State.SENT,  # the late answer of an attempt that had lost its lease
 }
 
 NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
@@ -102,9 +103,11 @@ class Delivery:
         return self.attempts
 
     def settle(self, attempt: int, outcome: Outcome, at: datetime, retry: Retry, jitter: float) -> None:
-        """Records what came of an attempt. One that has lost its lease to another changes nothing, unless
-        it got the message out."""
-        if self.state is not State.SENDING or (attempt != self.attempts and outcome.step is not Step.ACCEPT):
+        """Records what came of an attempt. One that has lost its lease changes nothing, unless it got the
+        message out."""
+        holds = self.state is State.SENDING and attempt == self.attempts
+        went_out = outcome.step is Step.ACCEPT and (self.state, Step.ACCEPT) in GRAPH
+        if not (holds or went_out):
             return
         self.error = outcome.error
         if outcome.step is Step.ACCEPT:
