@@ -102,7 +102,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Case:
-    """Components asked for in one case; an empty name: in every case."""
+    """Components asked for in one case; those of the case with an empty id are asked for in every case."""
 
     id: str
     name: str
@@ -300,7 +300,8 @@ def quote(fees: Sequence[FeeRule], channel: Channel, quantities: Mapping[str, in
     """The fee of one filing through a channel on a date.
 
     A name's rules for the channel win over its rules for ANY. Units not given: `copy` is 1, any other is an
-    InvalidInput (violation `quantities.<unit>`), never a guess. No valid rule at all: not known.
+    InvalidInput (violation `quantities.<unit>`), never a guess. What costs nothing has no line. No valid rule at
+    all: not known.
     """
     wrong = [
         FieldViolation(f"quantities.{unit}", "OUT_OF_RANGE", "1 to 100000")
@@ -309,7 +310,7 @@ def quote(fees: Sequence[FeeRule], channel: Channel, quantities: Mapping[str, in
     ]
     if wrong:
         raise InvalidInput(violations=wrong)
-    lines = []
+    lines, known = [], False
     for name in dict.fromkeys(rule.name for rule in fees):
         rules = _rules(fees, name, channel, on)
         if not rules:
@@ -320,8 +321,10 @@ def quote(fees: Sequence[FeeRule], channel: Channel, quantities: Mapping[str, in
             if not rules:
                 return Quote((), known=False)
         amount, quantity = _price(rules, quantities)
-        lines.append(FeeLine(name, (amount * share + 50) // 100 if share else amount, quantity))
-    return Quote(tuple(lines), known=bool(lines))
+        known = True
+        if amount := (amount * share + 50) // 100 if share else amount:
+            lines.append(FeeLine(name, amount, quantity))
+    return Quote(tuple(lines), known)
 
 
 def _rules(fees: Sequence[FeeRule], name: str, channel: Channel, on: date) -> list[FeeRule]:
@@ -398,7 +401,7 @@ def check(
         "components": [component.id for case in content.cases for component in case.components],
     }
     for part, ids in parts.items():
-        if any(not one for one in ids) or len(set(ids)) != len(ids):
+        if len(set(ids)) != len(ids) or ("" in ids and part != "cases"):
             wrong(part, "IDS_NOT_UNIQUE", "every id is given and used once")
     if len(content.form.encode()) > MAX_FORM:
         wrong("form", "TOO_LONG", f"at most {MAX_FORM} bytes")

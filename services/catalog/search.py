@@ -18,11 +18,12 @@ import math
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 
-from catalog.domain import Level, Procedure, Source
+from catalog.domain import Content, Level, Procedure, Source
 from kit.errors import InvalidInput
 from kit.text import fold
 
@@ -204,10 +205,8 @@ def entry_of(procedure: Procedure, on: date) -> Entry | None:
     if version is None:
         return None
     content = version.content
-    name, field = fold(content.name), fold(content.field)
-    name_words = frozenset(_WORD.findall(name))
-    others = [field, *(fold(result.name) for result in content.results), *map(fold, content.audience)]
-    others += [fold(component.name) for case in content.cases for component in case.components]
+    name = _words(content.name)
+    others = {word for text in _texts(content) for word in _words(text)}
     return Entry(
         code=procedure.id,
         version=version.number,
@@ -216,12 +215,29 @@ def entry_of(procedure: Procedure, on: date) -> Entry | None:
         levels=content.levels,
         audience=content.audience,
         curated=version.source is Source.CURATED,
-        folded_name=" ".join(_WORD.findall(name)),
-        folded_field=field,
+        folded_name=" ".join(name),
+        folded_field=fold(content.field),
         folded_audience=fold(" | ".join(content.audience)),
-        name_words=name_words,
-        other_words=frozenset(word for text in others for word in _WORD.findall(text)) - name_words,
+        name_words=frozenset(name),
+        other_words=frozenset(others.difference(name)),
     )
+
+
+def _texts(content: Content) -> Iterator[str]:
+    yield content.field
+    yield from content.audience
+    yield from (result.name for result in content.results)
+    yield from (component.name for case in content.cases for component in case.components)
+
+
+def _words(text: str) -> list[str]:
+    return [word for piece in text.split() for word in _folded_piece(piece)]
+
+
+@lru_cache(maxsize=65_536)
+def _folded_piece(piece: str) -> tuple[str, ...]:
+    """The words of a piece without spaces. Texts repeat few syllables many times, and folding is slow."""
+    return tuple(_WORD.findall(fold(piece)))
 
 
 def _filter(field: str, level: Level | None, audience: str) -> Callable[[Entry], bool]:

@@ -19,7 +19,6 @@ from kit.mongo import Database, Request, Store
 from kit.mongo import Index as StoredIndex
 from motcua.catalog.v1 import events_pb2
 
-_PAGE = 100
 _OVERLAP = timedelta(seconds=5)  # clocks of replicas may differ, and a write lands after it was stamped
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def store_of(
         "procedures",
         Procedure,
         announce=_announce,
-        indexes=[StoredIndex("updated", "created")],
+        indexes=[StoredIndex("updated")],
         context="catalog",
         wake=wake,
     )
@@ -106,18 +105,11 @@ class Freshness:
         today = begun.astimezone(VIETNAM).date()
         everything = self._since is None or today != self._day
         since = None if everything or self._since is None else clock.to_text(self._since - _OVERLAP)
-        put, token = 0, ""
-        while True:
-            page = await self._store.page(
-                {"updated": {"$gte": since}} if since else {}, size=_PAGE, token=token, order="updated"
-            )
-            for procedure in page.items:
-                if everything or self._index.revision(procedure.id) != procedure.revision:
-                    self._index.put(procedure, today)
-                    put += 1
-            await asyncio.sleep(0)
-            if not (token := page.next_token):
-                break
+        put = 0
+        async for procedure in self._store.scan({"updated": {"$gte": since}} if since else {}):
+            if everything or self._index.revision(procedure.id) != procedure.revision:
+                self._index.put(procedure, today)
+                put += 1
         self._since, self._day = begun, today
         return put
 

@@ -330,6 +330,19 @@ class Store(Generic[A]):
             _make_token(order, shown[-1][field], shown[-1]["created"]) if more else "",
         )
 
+    async def scan(self, filter: Mapping[str, Any]) -> AsyncIterator[A]:  # noqa: A002
+        """All that match, in no order, in one pass: for what is rebuilt from a whole collection.
+
+        Raises Unavailable when the database goes away on the way; begin again then.
+        """
+        try:
+            async for document in self._collection.find(filter).batch_size(200):
+                yield self._aggregate(document)
+        except (ConnectionFailure, OperationFailure) as error:
+            if not _transient(error):
+                raise
+            raise Unavailable("DATABASE_UNAVAILABLE", "the database does not answer") from error
+
     async def add(self, aggregate: A) -> A:
         """Stores a new aggregate. Raises Conflict (ALREADY_THERE) when its id is taken, AlreadyExists
         (NOT_UNIQUE) when another holds one of its unique values."""
