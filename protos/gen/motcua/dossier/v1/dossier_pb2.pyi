@@ -276,6 +276,7 @@ class HandOver(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     TIMELINESS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    TO_ROLE_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     step_name: _builtins.str
     from_agency: _builtins.str
@@ -285,6 +286,8 @@ class HandOver(_message.Message):
     """Empty: whoever has the step's role there."""
     timeliness: Global___Timeliness.ValueType
     note: _builtins.str
+    to_role: _builtins.str
+    """Role of the step that goes on there, such as examiner."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -299,10 +302,11 @@ class HandOver(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         timeliness: Global___Timeliness.ValueType = ...,
         note: _builtins.str = ...,
+        to_role: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_agency", b"from_agency", "from_official_id", b"from_official_id", "note", b"note", "step_id", b"step_id", "step_name", b"step_name", "time", b"time", "timeliness", b"timeliness", "to_agency", b"to_agency", "to_official_id", b"to_official_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_agency", b"from_agency", "from_official_id", b"from_official_id", "note", b"note", "step_id", b"step_id", "step_name", b"step_name", "time", b"time", "timeliness", b"timeliness", "to_agency", b"to_agency", "to_official_id", b"to_official_id", "to_role", b"to_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

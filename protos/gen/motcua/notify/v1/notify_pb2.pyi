@@ -80,6 +80,8 @@ class _NoticeGroupEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NoticeGro
     NOTICE_GROUP_DOCUMENT: _NoticeGroup.ValueType  # 3
     NOTICE_GROUP_WORK: _NoticeGroup.ValueType  # 4
     """Work of officials."""
+    NOTICE_GROUP_ACCOUNT: _NoticeGroup.ValueType  # 5
+    """The account itself: delegations, sessions."""
 
 class NoticeGroup(_NoticeGroup, metaclass=_NoticeGroupEnumTypeWrapper): ...
 
@@ -89,6 +91,8 @@ NOTICE_GROUP_PAYMENT: NoticeGroup.ValueType  # 2
 NOTICE_GROUP_DOCUMENT: NoticeGroup.ValueType  # 3
 NOTICE_GROUP_WORK: NoticeGroup.ValueType  # 4
 """Work of officials."""
+NOTICE_GROUP_ACCOUNT: NoticeGroup.ValueType  # 5
+"""The account itself: delegations, sessions."""
 Global___NoticeGroup: _TypeAlias = NoticeGroup  # noqa: Y015
 
 @_typing.final
