@@ -300,7 +300,8 @@ def quote(fees: Sequence[FeeRule], channel: Channel, quantities: Mapping[str, in
     """The fee of one filing through a channel on a date.
 
     A name's rules for the channel win over its rules for ANY. Units not given: `copy` is 1, any other is an
-    InvalidInput (violation `quantities.<unit>`), never a guess. What costs nothing has no line. No valid rule at
+    InvalidInput (violation `quantities.<unit>`), never a guess. What costs nothing has no line. No valid
+    rule at
     all: not known.
     """
     wrong = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
@@ -26,6 +27,7 @@ from catalog.domain import (
     Result,
     Source,
     Step,
+    Version,
 )
 from catalog.handlers import Draft, Found, Ports, Tally
 from catalog.search import Entry
@@ -37,6 +39,7 @@ from kit.text import nfc
 from motcua.catalog.v1 import catalog_pb2 as pb
 from motcua.catalog.v1 import catalog_pb2_grpc
 
+_KEPT = 512  # messages
 _LEVELS = {
     pb.PROCEDURE_LEVEL_MINISTRY: Level.MINISTRY,
     pb.PROCEDURE_LEVEL_PROVINCE: Level.PROVINCE,
@@ -64,6 +67,24 @@ class CatalogApi(catalog_pb2_grpc.CatalogServiceServicer):
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
+        self._messages: OrderedDict[tuple[str, int], pb.Procedure] = OrderedDict()
+
+    def _message(self, found: Found) -> pb.Procedure:
+        """The message of a version, which never changes: made once and kept within a bound, since a form
+        takes
+        a millisecond to make."""
+        key = found.code, found.version.number
+        message = self._messages.get(key)
+        if message is None:
+            message = self._messages[key] = to_message(found.code, found.version)
+            if len(self._messages) > _KEPT:
+                self._messages.popitem(last=False)
+        self._messages.move_to_end(key)
+        if not found.etag:
+            return message
+        own = pb.Procedure(etag=found.etag)
+        own.MergeFrom(message)
+        return own
 
     async def SearchProcedures(
         self, request: pb.SearchProceduresRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -88,13 +109,13 @@ class CatalogApi(catalog_pb2_grpc.CatalogServiceServicer):
         self, request: pb.GetProcedureRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetProcedureResponse:
         found = await handlers.get(self._ports, current_caller(), request.code, request.version)
-        return pb.GetProcedureResponse(procedure=to_message(found))
+        return pb.GetProcedureResponse(procedure=self._message(found))
 
     async def BatchGetProcedures(
         self, request: pb.BatchGetProceduresRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.BatchGetProceduresResponse:
         found = await handlers.batch(self._ports, current_caller(), list(request.names))
-        make = _brief if request.summary_only else to_message
+        make = _brief if request.summary_only else self._message
         return pb.BatchGetProceduresResponse(procedures=[make(each) for each in found])
 
     async def ListFields(
@@ -115,7 +136,7 @@ class CatalogApi(catalog_pb2_grpc.CatalogServiceServicer):
             from_message(request.procedure),
             request=Request.of(caller, request.request_id, request),
         )
-        return pb.PutProcedureResponse(procedure=to_message(found))
+        return pb.PutProcedureResponse(procedure=self._message(found))
 
     async def ImportProcedures(
         self,
@@ -198,11 +219,11 @@ class CatalogApi(catalog_pb2_grpc.CatalogServiceServicer):
         )
 
 
-def to_message(found: Found) -> pb.Procedure:
-    """A version as the API shows it."""
-    version, content = found.version, found.version.content
+def to_message(code: str, version: Version) -> pb.Procedure:
+    """A version as the API shows it, without an etag."""
+    content = version.content
     message = pb.Procedure(
-        code=found.code,
+        code=code,
         version=version.number,
         name=content.name,
         name_en=content.name_en,
@@ -239,8 +260,7 @@ def to_message(found: Found) -> pb.Procedure:
         effective_to=version.effective_to.isoformat() if version.effective_to else "",
         refundable_on_rejection=content.refundable_on_rejection,
         curated=version.source is Source.CURATED,
-        problems=[_problem(found.code, problem) for problem in content.problems],
-        etag=found.etag,
+        problems=[_problem(code, problem) for problem in content.problems],
     )
     if content.form:
         message.form.update(json.loads(content.form))

@@ -172,6 +172,8 @@ class Index:
             score += 1_000_000
             if f" {phrase}" in f" {entry.folded_name}":
                 score += 400_000
+            if f" {phrase} " in f" {entry.folded_name} ":
+                score += 50_000
             if bare.startswith(_OPENING.sub("", phrase)):
                 score += 100_000
             if phrase in (bare, entry.folded_name):
@@ -181,7 +183,7 @@ class Index:
 
     def _matching(self, word: str, *, last: bool) -> tuple[set[str], set[str]]:
         names, others = self._in_name.get(word, set()), self._elsewhere.get(word, set())
-        if last and len(word) > 1:
+        if last:
             longer = self._beginning_with(word)
             names = names.union(*(self._in_name.get(each, set()) for each in longer))
             others = others.union(*(self._elsewhere.get(each, set()) for each in longer))

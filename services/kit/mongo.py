@@ -16,7 +16,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, timedelta
 from enum import Enum
@@ -330,7 +330,7 @@ class Store(Generic[A]):
             _make_token(order, shown[-1][field], shown[-1]["created"]) if more else "",
         )
 
-    async def scan(self, filter: Mapping[str, Any]) -> AsyncIterator[A]:  # noqa: A002
+    async def scan(self, filter: Mapping[str, Any]) -> AsyncIterator[A]:
         """All that match, in no order, in one pass: for what is rebuilt from a whole collection.
 
         Raises Unavailable when the database goes away on the way; begin again then.
