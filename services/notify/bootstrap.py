@@ -14,6 +14,7 @@ from kit.auth import TokenVerifier
 from kit.clock import Clock
 from kit.service import Service
 from kit.settings import Settings
+from kit.telemetry import traceparent
 from motcua.notify.v1 import notify_pb2_grpc
 from notify import store
 from notify.domain.delivery import Retry
@@ -119,6 +120,7 @@ def build(
         working=frozenset(senders),
         now=now,
         wake=deliveries.wake,
+        trace=traceparent,
     )
     return Service(
         "notify",

@@ -85,7 +85,8 @@ class Directory(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """What the handlers work with. `working`: the channels that are configured; `wake`: a delivery is due."""
+    """What the handlers work with. `working`: the channels that are configured; `wake`: a delivery is due;
+    `trace`: the current trace, as a `traceparent`."""
 
     notices: Repository[Notice]
     preferences: Repository[Preferences]
@@ -97,6 +98,7 @@ class Ports:
     working: frozenset[Channel]
     now: Clock
     wake: Callable[[], None] = lambda: None
+    trace: Callable[[], str] = lambda: ""
 
 
 # --- for people ------------------------------------------------------------------------------------------
@@ -257,6 +259,7 @@ async def tell(ports: Ports, cause: str, news: News) -> list[Notice]:
                 body=body,
                 channels=channels_for(news.kind, contact, chosen, ports.working),
                 at=ports.now(),
+                trace=ports.trace(),
             ),
             id=derived("notice", cause, news.kind, account),
         )

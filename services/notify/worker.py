@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from opentelemetry import trace
 from prometheus_client import Histogram
 
 from kit.clock import Clock, to_text
 from kit.errors import DomainError
-from kit.telemetry import SECONDS
+from kit.telemetry import SECONDS, parent_from, tracer
 from notify import handlers
 from notify.domain.delivery import Outcome, Retry, Step
 from notify.domain.kinds import Channel
@@ -101,7 +102,14 @@ class Deliveries:
 
     async def _attempt(self, notice: Notice, channel: Channel) -> Outcome:
         began = time.perf_counter()
-        outcome = await self._send(notice, channel)
+        with tracer.start_as_current_span(
+            f"deliver {channel}",
+            parent_from(notice.trace),
+            kind=trace.SpanKind.PRODUCER,
+            attributes={"notice.id": notice.id, "notice.kind": notice.kind},
+        ) as span:
+            outcome = await self._send(notice, channel)
+            span.set_attribute("delivery.outcome", f"{outcome.step} {outcome.error}".rstrip())
         DELIVERIES.labels(channel, outcome.step).observe(time.perf_counter() - began)
         if outcome.step is not Step.ACCEPT:
             log.warning("delivery %s %s: %s %s", notice.id, channel, outcome.step, outcome.error)

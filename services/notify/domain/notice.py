@@ -25,7 +25,7 @@ class Read:
 @dataclass
 class Notice:
     """One message to one account. The text is written once, in the language the account had then; the
-    parameters stay, so that it can be written again."""
+    parameters stay, so that it can be written again. `trace` is what its deliveries belong to."""
 
     id: str
     recipient: str
@@ -36,6 +36,7 @@ class Notice:
     title: str
     body: str
     created: datetime
+    trace: str = ""
     read: datetime | None = None
     deliveries: dict[Channel, Delivery] = field(default_factory=dict)
     revision: int = 0
@@ -70,6 +71,7 @@ def write_notice(
     body: str,
     channels: Sequence[Channel],
     at: datetime,
+    trace: str = "",
 ) -> Notice:
     """A new notice with a delivery, due at once, for every channel but the app.
 
@@ -89,6 +91,7 @@ def write_notice(
         title=title,
         body=body,
         created=at,
+        trace=trace,
         deliveries={channel: Delivery(due=at) for channel in channels if channel is not Channel.APP},
     )
     notice.events.append(Created())
