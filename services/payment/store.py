@@ -28,7 +28,7 @@ def charges(database: Database) -> Store[Charge]:
             "payer": charge.payer,
             "dossier": charge.dossier,
             "agency": charge.agency,
-            "state": charge.state,
+            "status": charge.state,
             "reference": charge.reference,
             "chore_at": charge.chore_at(),
             "taken_first": min(charge.taken_days(), default=""),

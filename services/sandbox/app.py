@@ -22,6 +22,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import httpx
@@ -93,11 +94,11 @@ class Sandbox:
 
     async def pay(self, request: Request) -> Response:
         """A button of the payment page: settles the transaction and sends the browser back."""
-        form = await request.form()
-        outcome = str(form.get("outcome", ""))
+        form = await _form(request)
+        outcome = form.get("outcome", "")
         if outcome not in ("pay", "cancel", "no_funds", "delay"):
             return HTMLResponse(pages.said("Không rõ lựa chọn", "Hãy quay lại và chọn lại."), 400)
-        transaction = self.ledger.transaction(str(form.get("ref", "")))
+        transaction = self.ledger.transaction(form.get("ref", ""))
         if transaction is None:
             return HTMLResponse(pages.said("Không tìm thấy giao dịch", "Hãy bắt đầu lại."), 404)
         settled = self._settle(transaction, outcome, delay=5.0 if outcome == "delay" else 0.0)
@@ -116,8 +117,8 @@ class Sandbox:
 
     async def qr_pay(self, request: Request) -> Response:
         """Makes the transfer that was confirmed in the banking app."""
-        form = await request.form()
-        qr, typed = str(form.get("qr", "")), str(form.get("amount", "")).replace(".", "").strip()
+        form = await _form(request)
+        qr, typed = form.get("qr", ""), form.get("amount", "").replace(".", "").strip()
         try:
             self._transfer(qr, amount=int(typed) if typed else None)
         except ValueError:
@@ -444,6 +445,10 @@ class Sandbox:
     @property
     def _bank_secret(self) -> str:
         return self.settings.bank_secret.get_secret_value()
+
+
+async def _form(request: Request) -> dict[str, str]:
+    return dict(parse_qsl((await request.body()).decode(errors="replace")))
 
 
 async def _json(request: Request) -> dict[str, Any]:

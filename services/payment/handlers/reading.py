@@ -46,7 +46,7 @@ async def list_charges(
     """A payer's charges, newest first, and where the next page begins. Officials: of their agencies."""
     which: dict[str, Any] = _of_payer(caller, payer)
     if states:
-        which["state"] = {"$in": sorted({s.value for s in states})}
+        which["status"] = {"$in": sorted({s.value for s in states})}
     page = await ports.charges.page(which, size=_size(size), token=token)
     return page.items, page.next_token
 

@@ -216,7 +216,7 @@ class World:
                 "payer": c.payer,
                 "dossier": c.dossier,
                 "agency": c.agency,
-                "state": c.state.value,
+                "status": c.state.value,
                 "reference": c.reference,
                 "chore_at": c.chore_at(),
                 "taken_first": min(c.taken_days(), default=""),
