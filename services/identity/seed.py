@@ -53,10 +53,9 @@ async def _official(ports: Ports, entry: Mapping[str, Any], password: str) -> bo
         username=entry["username"],
         phone=entry.get("phone", ""),
         email=entry.get("email", ""),
+        password=password,
     )
     roles = role_grants([(agency, role, "", "") for agency, role in entry["roles"]])
-    given = {"username": username, "phone": phone, "email": email}
-    names = tuple(Identifier(kind, value) for kind, value in given.items() if value)
 
     def make(account_id: str, password_hash: str) -> Account:
         return Account.of_official(
@@ -71,7 +70,7 @@ async def _official(ports: Ports, entry: Mapping[str, Any], password: str) -> bo
             now=ports.clock(),
         )
 
-    return await _add(ports, names, make, password)
+    return await _add(ports, [Identifier("username", username)], make, password)
 
 
 async def _citizen(ports: Ports, entry: Mapping[str, Any], password: str) -> bool:
@@ -85,6 +84,7 @@ async def _citizen(ports: Ports, entry: Mapping[str, Any], password: str) -> boo
         locale=entry.get("locale", "vi"),
         now=ports.clock(),
         contact_required=False,
+        password=password,
     )
 
     def make(account_id: str, password_hash: str) -> Account:

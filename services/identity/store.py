@@ -100,9 +100,9 @@ class Names:
     """Which account an identifier names: one document an identifier, `{_id: key, value: account|since}`.
 
     The reservation comes first and the account after it, so a crash in between leaves a reservation whose
-    account is not there, or does not have the identifier. Its own maker goes on with it at once; anybody
-    else may take it over when it is older than any registration takes. Whoever the reservation names is
-    the one who signs in by the identifier.
+    account is not there, or does not have the identifier. Its own maker goes on with it, and renews it when
+    it is old; anybody else may take it over when it is older than any registration takes. Whoever the
+    reservation names is the one who signs in by the identifier.
     """
 
     database: Database
@@ -127,9 +127,14 @@ class Names:
         for name in names:
             mine = self._value(account)
             stored = await reserve(self._collection, name.key, mine)
+            age = self.clock() - from_text(stored.partition("|")[2])
             if _account_in(stored) == account:
-                continue
-            if await self._in_use(name, stored) or not await self._replace(name, stored, mine):
+                free = age < _ABANDONED / 2 or await self._replace(name, stored, mine)
+            elif age < _ABANDONED or await self._in_use(name, _account_in(stored)):
+                free = False
+            else:
+                free = await self._replace(name, stored, mine)
+            if not free:
                 raise AlreadyExists(f"{name.type.upper()}_TAKEN", "another account has it", field=name.type)
 
     async def release(self, names: Sequence[Identifier], account: str) -> None:
@@ -139,10 +144,8 @@ class Names:
             if stored is not None and _account_in(stored["value"]) == account:
                 await patiently(lambda stored=stored: self._collection.delete_one(stored))  # type: ignore[misc]
 
-    async def _in_use(self, name: Identifier, stored: str) -> bool:
-        if from_text(stored.partition("|")[2]) + _ABANDONED > self.clock():
-            return True
-        account = await self.accounts.find(_account_in(stored))
+    async def _in_use(self, name: Identifier, holder: str) -> bool:
+        account = await self.accounts.find(holder)
         return account is not None and name in account.identifiers
 
     async def _replace(self, name: Identifier, stored: str, mine: str) -> bool:

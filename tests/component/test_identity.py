@@ -219,6 +219,7 @@ async def test_a_sign_up_says_everything_that_is_wrong_at_once(identity: Identit
         "phone": "PHONE_SHAPE",
         "email": "EMAIL_SHAPE",
         "locale": "LOCALE_UNKNOWN",
+        "password": "PASSWORD_LENGTH",
     }
 
 
@@ -632,6 +633,63 @@ async def test_what_a_dead_sign_up_had_reserved_is_free_for_others_after_a_while
     assert (await identity.refused("SignUp", dead)).reason == "PHONE_TAKEN"
 
 
+async def test_a_claim_that_died_before_its_last_write_goes_on_with_the_same_code(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = identity.citizen(phone="", request_id=uuid7())
+    opened = await identity.call("OpenAccount", _at_counter(person), await identity.token("nt.tiepnhan"))
+    person.activation_code = opened.activation_code
+    person.phone = identity.citizen().phone
+    with monkeypatch.context() as fault:
+        fault.setattr("identity.store.Names.take", _dies)
+        await _breaks(identity, "SignUp", person)
+    assert (await identity.call("SignUp", person)).account.id == opened.account.id
+    assert (await identity.call("SignIn", _by(person))).account.id == opened.account.id
+
+
+async def test_an_account_half_opened_at_the_counter_is_opened_by_asking_again(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reception = await identity.token("nt.tiepnhan")
+    person = identity.citizen()
+    with monkeypatch.context() as fault:
+        fault.setattr(identity.service.stores[0], "create", _dies)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await identity.call("OpenAccount", _at_counter(person), reception)
+    lost = await identity.call("OpenAccount", _at_counter(person), reception)
+    again = await identity.call("OpenAccount", _at_counter(person), reception)
+    assert again.account.id == lost.account.id
+    assert again.activation_code != lost.activation_code
+    person.activation_code = lost.activation_code
+    assert (await identity.refused("SignUp", person)).reason == "ACTIVATION_CODE_WRONG"
+    person.activation_code = again.activation_code
+    assert await identity.call("SignUp", person)
+
+
+async def test_a_profile_change_that_died_between_its_writes_goes_on_when_tried_again(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = identity.citizen()
+    account = (await identity.call("SignUp", wanted)).account
+    token = await identity.token(wanted.phone, wanted.password)
+    change = pb.UpdateProfileRequest(phone=identity.citizen().phone, etag=account.etag, request_id=uuid7())
+    with monkeypatch.context() as fault:
+        fault.setattr(identity.service.stores[0], "change", _dies)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await identity.call("UpdateProfile", change, token)
+    reserved = pb.SignInRequest(identifier=change.phone, password=wanted.password)
+    assert (await identity.refused("SignIn", reserved)).reason == "INVALID_CREDENTIALS"
+    with monkeypatch.context() as fault:
+        fault.setattr("identity.store.Names.release", _dies)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await identity.call("UpdateProfile", change, token)
+    assert (await identity.call("UpdateProfile", change, token)).account.phone == change.phone
+    assert (await identity.call("SignIn", reserved)).account.id == account.id
+    assert (await identity.refused("SignIn", _by(wanted))).reason == "INVALID_CREDENTIALS"
+    identity.time.ahead = timedelta(minutes=3)
+    assert await identity.call("SignUp", identity.citizen(phone=wanted.phone))
+
+
 async def test_the_seed_is_loaded_once_however_often_it_is_read(
     identity: Identity, settings: IdentitySettings
 ) -> None:
@@ -667,6 +725,7 @@ async def test_an_admin_makes_officials_and_gives_and_takes_their_roles(
         request_id=uuid7(),
         name="Bùi Thị Mới",
         username=username,
+        phone="0901000101",
         password="khởi đầu mới 2026",
         roles=[pb.Role(agency="H32.15", name="examiner", valid_to="2020-01-01")],
     )

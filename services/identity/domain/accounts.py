@@ -20,6 +20,7 @@ from identity.domain.identifiers import (
     tax_code_of,
     username_of,
 )
+from identity.domain.passwords import check_password
 from kit.clock import VIETNAM
 from kit.errors import FailedPrecondition
 
@@ -84,7 +85,7 @@ class Registration:
     @property
     def identifiers(self) -> tuple[Identifier, ...]:
         """What names the account; the first is the one it cannot be without."""
-        return _identifiers(self.citizen_number, self.tax_code, self.phone, self.email, "")
+        return _identifiers(self.citizen_number, self.tax_code, self.phone, self.email)
 
 
 @dataclass(frozen=True)
@@ -237,8 +238,14 @@ class Account:
 
     @property
     def identifiers(self) -> tuple[Identifier, ...]:
-        """Everything that names this account."""
-        return _identifiers(self.citizen_number, self.tax_code, self.phone, self.email, self.username)
+        """Everything that names this account.
+
+        An official is named by the username alone: the phone and the address may be those of the same
+        person's own account.
+        """
+        if self.official:
+            return (Identifier("username", self.username),)
+        return _identifiers(self.citizen_number, self.tax_code, self.phone, self.email)
 
     @property
     def official(self) -> bool:
@@ -318,13 +325,10 @@ class Account:
             self.events.append(ProfileChanged())
 
 
-def _identifiers(
-    citizen_number: str, tax_code: str, phone: str, email: str, username: str
-) -> tuple[Identifier, ...]:
+def _identifiers(citizen_number: str, tax_code: str, phone: str, email: str) -> tuple[Identifier, ...]:
     values = {
         "citizen_number": citizen_number,
         "tax_code": tax_code,
-        "username": username,
         "phone": phone,
         "email": email,
     }
@@ -342,11 +346,13 @@ def registration(
     locale: str,
     now: datetime,
     contact_required: bool,
+    password: str | None,
 ) -> Registration:
     """Checks what was given for a new account of a person or an organisation.
 
     A person is known by the citizen number, an organisation by the tax code. Who registers alone needs
-    a phone or an e-mail address; at the counter neither is. Raises InvalidInput naming every wrong field.
+    a phone or an e-mail address; at the counter neither is asked for, nor a password (None). Raises
+    InvalidInput naming every wrong field.
     """
     check = FieldCheck()
     year = now.astimezone(VIETNAM).year
@@ -370,6 +376,8 @@ def registration(
         email=check.read("email", email, email_of),
         locale=check.read("locale", locale, locale_of) or "vi",
     )
+    if password is not None:
+        check_password(check, password, identifiers=who.identifiers, name=who.name)
     check.done()
     return who
 
@@ -386,7 +394,9 @@ def contact(*, phone: str, email: str, locale: str) -> tuple[str, str, str]:
     return checked
 
 
-def official_details(*, name: str, username: str, phone: str, email: str) -> tuple[str, str, str, str]:
+def official_details(
+    *, name: str, username: str, phone: str, email: str, password: str
+) -> tuple[str, str, str, str]:
     """Checks what was given for an official's account. Raises InvalidInput."""
     check = FieldCheck()
     checked = (
@@ -395,6 +405,7 @@ def official_details(*, name: str, username: str, phone: str, email: str) -> tup
         check.read("phone", phone, phone_of),
         check.read("email", email, email_of),
     )
+    check_password(check, password, identifiers=[Identifier("username", checked[1])], name=checked[0])
     check.done()
     return checked
 

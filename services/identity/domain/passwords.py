@@ -26,22 +26,20 @@ _COMMON: Final = """
 COMMON_PASSWORDS: Final = frozenset(_COMMON.split())
 
 
-def check_password(password: str, *, identifiers: Sequence[Identifier], name: str) -> None:
-    """The rules of a new password: 10 to 128 characters, none that everybody tries, nothing of one's own.
+def check_password(check: FieldCheck, password: str, *, identifiers: Sequence[Identifier], name: str) -> None:
+    """Notes what is wrong with a new password of the account that is known by these.
 
-    Raises InvalidInput.
+    It has 10 to 128 characters, is none that everybody tries first, and holds nothing of one's own.
     """
-    check = FieldCheck()
     text = nfc(password)
     plain = text.casefold()
     letters = re.sub(r"[\W_]", "", plain)
     if not SHORTEST <= len(text) <= LONGEST:
-        check.wrong("password", "PASSWORD_LENGTH", "a password has 10 to 128 characters")
+        check.wrong("password", "PASSWORD_LENGTH", f"a password has {SHORTEST} to {LONGEST} characters")
     elif plain in COMMON_PASSWORDS or letters in COMMON_PASSWORDS or len(set(plain)) < 4:
         check.wrong("password", "PASSWORD_COMMON", "one of the passwords that are tried first")
-    elif any(own and own in letters for own in _own_words(identifiers, name)):
+    elif any(own in letters for own in _own_words(identifiers, name)):
         check.wrong("password", "PASSWORD_IS_IDENTIFIER", "contains what the account is known by")
-    check.done()
 
 
 def _own_words(identifiers: Sequence[Identifier], name: str) -> list[str]:

@@ -18,7 +18,6 @@ from identity.domain.accounts import (
     role_grants,
 )
 from identity.domain.identifiers import Identifier, identifiers_in
-from identity.domain.passwords import check_password
 from identity.handlers.agencies import check_administers
 from identity.handlers.ports import Asked, Ports
 from identity.handlers.sessions import account_named
@@ -69,8 +68,8 @@ async def sign_up(
         locale=locale,
         now=now,
         contact_required=not activation_code.strip(),
+        password=password,
     )
-    check_password(password, identifiers=who.identifiers, name=who.name)
     if activation_code.strip():
         return await _claim(
             ports, who.identifiers, code=activation_code, password=password, locale=locale, request=request
@@ -166,6 +165,7 @@ async def open_account(
         locale=locale,
         now=now,
         contact_required=False,
+        password=None,
     )
     account_id = await ports.names.propose(who.identifiers[0], uuid7())
     existing = await ports.accounts.find(account_id)
@@ -206,21 +206,19 @@ async def create_official(
 ) -> Account:
     """Makes an official's account with roles, each (agency, name, first day, last day).
 
-    Raises InvalidInput, Forbidden (NOT_YOUR_AGENCY), AlreadyExists (ACCOUNT_EXISTS, …_TAKEN).
+    Raises InvalidInput, Forbidden (NOT_YOUR_AGENCY), AlreadyExists (ACCOUNT_EXISTS).
     """
-    name, username, phone, email = official_details(name=name, username=username, phone=phone, email=email)
+    name, username, phone, email = official_details(
+        name=name, username=username, phone=phone, email=email, password=password
+    )
     grants = role_grants(roles)
     await _check_roles(ports, caller, grants)
-    given = {"username": username, "phone": phone, "email": email}
-    names = tuple(Identifier(kind, value) for kind, value in given.items() if value)
-    check_password(password, identifiers=names, name=name)
     mark = request.fingerprint if request else uuid7()
-    account_id = await ports.names.propose(names[0], uuid7())
+    account_id = await ports.names.propose(Identifier("username", username), uuid7())
     existing = await ports.accounts.find(account_id)
     if existing is not None:
         return _made_by(existing, mark)
     password_hash = await ports.passwords.hash(password)
-    await ports.names.take(names, account_id)
     now = ports.clock()
     stored = await ports.accounts.create(
         lambda new: Account.of_official(
@@ -291,12 +289,11 @@ async def update_profile(
 ) -> Account:
     """Changes the caller's own contact data and language; an empty field stays as it is."""
     phone, email, locale = contact(phone=phone, email=email, locale=locale)
-    given = {"phone": phone, "email": email}
-    wanted = tuple(Identifier(kind, value) for kind, value in given.items() if value)
     before = await ports.accounts.get(caller.subject)
-    if etag and etag != str(before.revision):
-        wanted = ()  # a repeat, or stale; `change` tells which
-    await ports.names.take(wanted, caller.subject)
+    if not before.official and etag in ("", str(before.revision)):  # else a repeat, or stale: `change` tells
+        given = {"phone": phone, "email": email}
+        wanted = [Identifier(kind, value) for kind, value in given.items() if value]
+        await ports.names.take(wanted, caller.subject)
     after = await ports.accounts.change(
         caller.subject,
         lambda it: it.update_profile(phone=phone, email=email, locale=locale),

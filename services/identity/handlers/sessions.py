@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -17,7 +18,7 @@ from identity.domain.sessions import Session, session_in
 from identity.handlers.ports import Ports
 from kit.auth import ANYONE, Caller, Role, allow
 from kit.clock import VIETNAM
-from kit.errors import Forbidden, Unauthenticated
+from kit.errors import Forbidden, NotFound, Unauthenticated
 from kit.ids import derived, uuid7
 from kit.text import fold
 
@@ -119,7 +120,8 @@ async def sign_out(ports: Ports, caller: Caller, *, refresh_token: str, everywhe
             it.revoke("SIGNED_OUT", now)
 
     if not everywhere:
-        await ports.sessions.change(ending, end)
+        with contextlib.suppress(NotFound):  # over so long that it is forgotten
+            await ports.sessions.change(ending, end)
         return
     token = ""
     open_sessions: list[str] = []
