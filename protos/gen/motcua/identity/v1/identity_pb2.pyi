@@ -163,7 +163,9 @@ class Account(_message.Message):
     name: _builtins.str
     """A person's full name or an organisation's name."""
     citizen_number: _builtins.str
-    """12 digits; masked but for the owner, officials and services."""
+    """12 digits; masked but for the owner, officials and services. Citizens see nothing that reaches another account:
+    phone, e-mail, tax code and username are empty then.
+    """
     tax_code: _builtins.str
     phone: _builtins.str
     email: _builtins.str
@@ -575,7 +577,7 @@ class OpenAccountResponse(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     ACTIVATION_CODE_FIELD_NUMBER: _builtins.int
     activation_code: _builtins.str
-    """Handed to the person once; empty when the account was there already."""
+    """Handed to the person once. Empty when the account is in use already; a new one when nobody has claimed it yet."""
     @_builtins.property
     def account(self) -> Global___Account: ...
     def __init__(

@@ -237,7 +237,7 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetAgencies(self, request, context):
-        """Missing ones are omitted.
+        """Missing ones are omitted; those that took over from an old one follow, so that an old code leads to today's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,7 @@ class IdentityServiceStub:
     PutAgency: _grpc.UnaryUnaryMultiCallable[_identity_pb2.PutAgencyRequest, _identity_pb2.PutAgencyResponse]
     """Creates or changes an agency. Admins."""
     BatchGetAgencies: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BatchGetAgenciesRequest, _identity_pb2.BatchGetAgenciesResponse]
-    """Missing ones are omitted."""
+    """Missing ones are omitted; those that took over from an old one follow, so that an old code leads to today's."""
     ListAgencies: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListAgenciesRequest, _identity_pb2.ListAgenciesResponse]
     GrantDelegation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GrantDelegationRequest, _identity_pb2.GrantDelegationResponse]
     RevokeDelegation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeDelegationRequest, _identity_pb2.RevokeDelegationResponse]
@@ -99,7 +99,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     PutAgency: _aio.UnaryUnaryMultiCallable[_identity_pb2.PutAgencyRequest, _identity_pb2.PutAgencyResponse]  # type: ignore[assignment]
     """Creates or changes an agency. Admins."""
     BatchGetAgencies: _aio.UnaryUnaryMultiCallable[_identity_pb2.BatchGetAgenciesRequest, _identity_pb2.BatchGetAgenciesResponse]  # type: ignore[assignment]
-    """Missing ones are omitted."""
+    """Missing ones are omitted; those that took over from an old one follow, so that an old code leads to today's."""
     ListAgencies: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListAgenciesRequest, _identity_pb2.ListAgenciesResponse]  # type: ignore[assignment]
     GrantDelegation: _aio.UnaryUnaryMultiCallable[_identity_pb2.GrantDelegationRequest, _identity_pb2.GrantDelegationResponse]  # type: ignore[assignment]
     RevokeDelegation: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeDelegationRequest, _identity_pb2.RevokeDelegationResponse]  # type: ignore[assignment]
@@ -226,7 +226,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.BatchGetAgenciesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.BatchGetAgenciesResponse, _abc.Awaitable[_identity_pb2.BatchGetAgenciesResponse]]:
-        """Missing ones are omitted."""
+        """Missing ones are omitted; those that took over from an old one follow, so that an old code leads to today's."""
 
     @_abc_1.abstractmethod
     def ListAgencies(
