@@ -1,6 +1,7 @@
 """What a local stack is made of: every process with its command, its settings and how to tell it serves."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -111,6 +112,7 @@ class Keys:
         write_private(self.services_file, json.dumps(self.services))
         self.vnpay = secret(folder, "vnpay")
         self.bank = secret(folder, "bank")
+        self.downloads = secret(folder, "downloads")
 
 
 def _nats(options: Options) -> Part:
@@ -161,7 +163,10 @@ def _service(name: str, options: Options, where: Addresses, keys: Keys) -> Part:
             "SERVICE_SECRETS_FILE": str(keys.services_file),
         },
         "catalog": {},
-        "dossier": {"OBJECTS_URL": (options.data / "objects").as_uri()},
+        "dossier": {
+            "OBJECT_STORE_URL": os.environ.get("OBJECT_STORE_URL") or (options.data / "objects").as_uri(),
+            "DOWNLOAD_SECRET": keys.downloads,
+        },
         "payment": {"VNPAY_RETURN_URL": f"{where.gateway}/payments/vnpay/return"},
         "notify": {"PORTAL_URL": f"{where.gateway}/"},
     }

@@ -47,7 +47,8 @@ async def run(stack: Stack) -> int:
         loop.add_signal_handler(number, stop.set)
     began = time.monotonic()
     stopped = asyncio.create_task(stop.wait())
-    started = asyncio.create_task(start(stack))
+    print(f"starting; data in {stack.addresses.data}, documents in {stack.addresses.store}")
+    started = asyncio.create_task(stack.start())
     try:
         await asyncio.wait({stopped, started}, return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
@@ -72,14 +73,6 @@ async def run(stack: Stack) -> int:
         await stack.stop()
         await asyncio.gather(started, return_exceptions=True)
         print("stopped")
-
-
-async def start(stack: Stack) -> None:
-    """Starts all parts and loads the catalogue that ships with the project."""
-    where = stack.addresses
-    print(f"starting; data in {where.data}, documents in {where.store}")
-    await stack.start()
-    print(f"  catalogue: {await stack.load_catalogue()}")
 
 
 def banner(where: Addresses) -> str:

@@ -25,7 +25,7 @@ from typing import IO, Self
 from dev.options import ROOT, Options, Problem
 from dev.parts import Addresses, Part, addresses, loader_environment, parts
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0  # on a machine that is busy with other things
 STOP_SECONDS = 8.0
 LAST_LINES = 15
 
@@ -72,7 +72,10 @@ class Stack:
         return {name: process.pid for name, process in self._processes.items()}
 
     async def start(self) -> None:
-        """Starts all and waits until all parts serve. Raises Problem or PartFailed; then call stop()."""
+        """Starts all, waits until all parts serve, and loads the catalogue when the stack is whole.
+
+        Raises Problem or PartFailed; then call stop().
+        """
         data = self.options.data
         self._lock = _take(data)
         self.addresses.logs.mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,8 @@ class Stack:
             for part in together:
                 self._spawn(part)
             await asyncio.gather(*(self._until_ready(part) for part in together))
+        if "gateway" in self._parts:
+            self._say(f"catalogue: {await self._load_catalogue()}")
         state = {"pid": os.getpid(), "pids": self.pids, "addresses": asdict(self.addresses)}
         scratch = data / "stack.json.new"
         scratch.write_text(json.dumps(state, indent=2))
@@ -106,19 +111,22 @@ class Stack:
             self._lock.close()
             self._lock = None
 
-    async def load_catalogue(self) -> str:
+    async def _load_catalogue(self) -> str:
         """Loads the procedures that ship with the project, once or again; returns how that went in a line."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "catalog.load",
-            "--curated",
+            *_leashed([sys.executable, "-m", "catalog.load", "--curated"]),
             cwd=ROOT,
             env={**os.environ, **loader_environment(self.options.data, self.addresses)},
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-        output = (await process.communicate())[0].decode(errors="replace").strip()
+        try:
+            output = (await process.communicate())[0].decode(errors="replace").strip()
+        finally:
+            if process.returncode is None:
+                process.kill()
         if process.returncode:
             raise PartFailed(f"the catalogue could not be loaded:\n{output}")
         return output.splitlines()[-1] if output else ""
@@ -156,10 +164,9 @@ class Stack:
         return self.addresses.logs / f"{name}.log"
 
     def _spawn(self, part: Part) -> None:
-        leash = [sys.executable, "-I", "-S", str(ROOT / "dev" / "leash.py"), str(os.getpid())]
         with open(self._log(part.name), "ab") as log:
             self._processes[part.name] = subprocess.Popen(
-                [*leash, *part.command],
+                _leashed(part.command),
                 cwd=ROOT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environment},
                 stdin=subprocess.DEVNULL,
@@ -226,6 +233,11 @@ def _take(data: Path) -> IO[str]:
     lock.flush()
     (data / "stack.json").unlink(missing_ok=True)
     return lock
+
+
+def _leashed(command: list[str]) -> list[str]:
+    """The command, so that it dies with this process."""
+    return [sys.executable, "-I", "-S", str(ROOT / "dev" / "leash.py"), str(os.getpid()), *command]
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -18,7 +18,6 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     that kills a part brings it back itself, because others use the same stack.
     """
     async with Stack(private(tmp_path_factory.mktemp("stack"))) as running:
-        await running.load_catalogue()
         yield running
         dead = running.dead()
         assert not dead, running.obituary(dead)
