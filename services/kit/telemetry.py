@@ -36,6 +36,7 @@ def setup(settings: Settings, name: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLine(name) if settings.log_format == "json" else ConsoleLine(name))
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
+    logging.getLogger("pymongo").setLevel(logging.INFO)  # its DEBUG lines carry whole documents
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
     # Without a collector spans are not recorded, but they still give the log its trace ids.

@@ -701,6 +701,59 @@ async def test_the_seed_is_loaded_once_however_often_it_is_read(
     assert await database["accounts"].count_documents({}) == before
 
 
+async def test_replicas_share_limits_sessions_and_keys(
+    identity: Identity, settings: IdentitySettings
+) -> None:
+    service = build(settings, identity.time)
+    await service.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        other = Identity(service, identity.time, settings, channel)
+        tokens = await identity.sign_in(AN)
+        assert await other.call("GetAccount", pb.GetAccountRequest(), tokens.access_token)
+        turns = [identity, other] * 4
+        answers = await asyncio.gather(*(_refresh(turn, tokens.refresh_token) for turn in turns))
+        assert len({answer.tokens.refresh_token for answer in answers}) == 1
+        wrong = pb.SignInRequest(identifier="0388000222", password="any password")
+        guesses = await asyncio.gather(*(turn.refused("SignIn", wrong) for turn in turns))
+        assert sum(error.reason == "INVALID_CREDENTIALS" for error in guesses) == 5
+        wanted = identity.citizen()
+        signed_up = await asyncio.gather(
+            *(turn.call("SignUp", wanted) for turn in turns), return_exceptions=True
+        )
+        assert sum(isinstance(answer, pb.SignUpResponse) for answer in signed_up) == 1
+    await service.stop()
+
+
+async def test_the_log_names_nobody(identity: Identity, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "identity")
+    caplog.set_level("DEBUG", "kit")
+    reception = await identity.token("nt.tiepnhan")
+    person = identity.citizen(email="ten.rieng@example.vn", password="một mật khẩu riêng")
+    opened = await identity.call("OpenAccount", _at_counter(person), reception)
+    opened = await identity.call("OpenAccount", _at_counter(person), reception)
+    person.activation_code = opened.activation_code
+    await identity.call("SignUp", person)
+    tokens = await identity.sign_in(person.phone, person.password)
+    await identity.refused("SignIn", pb.SignInRequest(identifier=person.phone, password="sai mật khẩu rồi"))
+    await identity.refused("SignUp", identity.citizen(phone=person.phone))
+    await _refresh(identity, tokens.refresh_token)
+    identity.time.ahead = timedelta(minutes=1)
+    assert (await _not_refreshed(identity, tokens.refresh_token)).metadata["cause"] == "REUSED"
+    assert "a spent refresh token came back" in caplog.text
+    for hidden in (
+        person.citizen_number,
+        person.phone,
+        person.email,
+        person.name,
+        person.password,
+        "sai mật khẩu rồi",
+        opened.activation_code,
+        tokens.access_token,
+        tokens.refresh_token,
+    ):
+        assert hidden not in caplog.text
+
+
 async def test_production_refuses_the_seed_and_needs_its_keys(settings: IdentitySettings) -> None:
     production = settings.model_copy(update={"environment": "production"})
     with pytest.raises(CannotStart, match="IDENTITY_SEED"):

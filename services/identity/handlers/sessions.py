@@ -44,7 +44,9 @@ async def sign_in(
     """Opens a session. An unknown identifier and a wrong password get the same answer in the same time.
 
     A try counts before the password is looked at, so that parallel guesses count too, and is taken back
-    when it was right. Raises Unauthenticated (INVALID_CREDENTIALS), RateLimited, Forbidden (ACCOUNT_LOCKED).
+    when it was right. Wrong tries lock an identifier for the rest of the window, for its owner too: open
+    sessions go on, and an account has other identifiers. Raises Unauthenticated (INVALID_CREDENTIALS),
+    RateLimited (TOO_MANY_ATTEMPTS), Forbidden (ACCOUNT_LOCKED).
     """
     meant = identifiers_in(identifier)
     tried = meant[0].key if meant else derived("unreadable", fold(identifier))
