@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from graphql import build_schema
+from graphql import build_schema, print_schema
 from graphql.utilities import find_breaking_changes, find_dangerous_changes
 
 from dev.options import ROOT
@@ -22,7 +22,7 @@ FILE = ROOT / "graphql" / "schema.graphql"
 
 def export() -> str:
     """The schema in the definition language, as checked in."""
-    return schema.as_str().strip() + "\n"
+    return print_schema(schema()).strip() + "\n"
 
 
 def stale() -> list[str]:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"breaks clients: {line}", file=sys.stderr)
         return 1 if breaking else 0
     FILE.write_text(export())
-    print(f"{FILE.relative_to(ROOT)}: {len(schema._schema.type_map)} types")
+    print(f"{FILE.relative_to(ROOT)}: {len(schema().type_map)} types")
     return 0
 
 

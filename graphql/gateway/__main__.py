@@ -6,6 +6,7 @@ import socket
 import sys
 
 import uvicorn
+import uvloop
 from pydantic import ValidationError
 
 from gateway.app import build
@@ -27,12 +28,15 @@ def main() -> None:
     except OSError as error:
         sys.exit(_refuse(f"{settings.gateway_host}:{settings.gateway_port}: {error.strerror or error}"))
     try:
-        app = build(settings)
+        uvloop.run(_serve(settings, listener))
     except (OSError, ValueError) as error:
         sys.exit(_refuse(str(error)))
+
+
+async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
+    """The channels of the application belong to the loop that makes them, so it is built in here."""
     config = uvicorn.Config(
-        app,
-        loop="uvloop",
+        build(settings),
         http="httptools",
         ws="websockets-sansio",
         log_config=None,
@@ -43,7 +47,7 @@ def main() -> None:
         timeout_graceful_shutdown=int(settings.grace),
         ws_max_size=settings.max_body_bytes,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    await uvicorn.Server(config).serve(sockets=[listener])
 
 
 def _refuse(line: str) -> int:

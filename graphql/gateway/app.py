@@ -87,7 +87,7 @@ def build(settings: GatewaySettings) -> ASGIApp:
         Route("/payments/transfer/notice", payments.transfer_notice, methods=["POST"]),
         Route("/.well-known/jwks.json", jwks, methods=["GET"]),
         Route("/healthz", lambda _request: PlainTextResponse("ok"), methods=["GET"]),
-        Route("/readyz", health, methods=["GET"]),
+        Route("/readyz", health.__call__, methods=["GET"]),
     ]
     return Browser(Starlette(routes=routes, lifespan=lifespan), settings)
 

@@ -20,8 +20,9 @@ _ALLOW_HEADERS = (
     "Upload-Metadata, X-HTTP-Method-Override, Range, If-Range, traceparent"
 )
 _EXPOSE_HEADERS = (
-    "Location, Retry-After, Tus-Version, Tus-Resumable, Tus-Max-Size, Tus-Extension, Upload-Offset, Upload-Length, "
-    "Upload-Metadata, Upload-Expires, Upload-Document, Content-Disposition, Content-Range, ETag"
+    "Location, Retry-After, Tus-Version, Tus-Resumable, Tus-Max-Size, Tus-Extension, Upload-Offset, "
+    "Upload-Length, Upload-Metadata, Upload-Expires, Upload-Document, Content-Disposition, Content-Range, "
+    "ETag"
 )
 
 

@@ -27,9 +27,11 @@ RPC_TIMEOUT = 10.0  # seconds
 
 @dataclass
 class Session:
-    """What may happen to the caller's refresh cookie: `received` came with the request, `set` goes with the answer.
+    """What may happen to the caller's refresh cookie: `received` came with the request, `set` goes with
+    the answer.
 
-    `set` is (value, seconds to live); an empty value deletes the cookie. `possible` is False where there is no
+    `set` is (value, seconds to live); an empty value deletes the cookie. `possible` is False where there
+    is no
     HTTP answer to put it on.
     """
 
@@ -43,6 +45,7 @@ class Context:
     """One request of one caller."""
 
     services: Services
+    live: Live
     caller: Caller = ANONYMOUS
     token: str = ""
     wanted_locale: str = ""
@@ -50,7 +53,6 @@ class Context:
     user_agent: str = ""
     public_url: str = ""
     session: Session = field(default_factory=Session)
-    live: Live | None = None
     rpcs: int = 0
 
     @cached_property
@@ -58,11 +60,12 @@ class Context:
         """What travels with each call: the access token, if any."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
-    async def call(self, method: Any, request: Any, *, timeout: float = RPC_TIMEOUT) -> Any:
-        """Calls a unary RPC as the caller. Raises its DomainError, or AioRpcError for what nobody expected."""
+    async def call(self, method: Any, request: Any) -> Any:
+        """Calls a unary RPC as the caller. Raises its DomainError, or AioRpcError for what nobody
+        expected."""
         self.rpcs += 1
         try:
-            return await method(request, metadata=self.metadata, timeout=timeout)
+            return await method(request, metadata=self.metadata, timeout=RPC_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from error
 

@@ -100,7 +100,7 @@ class Documents:
         self._trusted = trusted
         self._known: OrderedDict[str, Prepared] = OrderedDict()
         self._pages = {
-            name: int(field.args["first"].ast_node.default_value.value)  # type: ignore[union-attr]
+            name: int(field.args["first"].ast_node.default_value.value)
             for type_ in schema.type_map.values()
             if is_object_type(type_)
             for name, field in type_.fields.items()
@@ -179,7 +179,7 @@ class Documents:
                 if selection.name.value.startswith("__"):
                     continue  # introspection is deep by nature, and free
                 times, fallback = self._times(selection)
-                depth, children = level, []
+                depth, children = level, list[_Cost]()
                 if selection.selection_set is not None:
                     depth, children = self._measure(selection.selection_set, fragments, level + 1, visited)
                 costs.append(_Cost(times, fallback, children))
@@ -223,7 +223,8 @@ def _error(message: str, reason: str) -> GraphQLError:
 
 
 def read_trusted(path: str) -> dict[str, str]:
-    """The documents of a file: JSON, text by SHA-256. Raises ValueError when a text is not the one of its hash."""
+    """The documents of a file: JSON, text by SHA-256. Raises ValueError when a text is not the one of its
+    hash."""
     documents: dict[str, str] = orjson.loads(Path(path).read_bytes())
     for key, text in documents.items():
         if not re.fullmatch(r"[0-9a-f]{64}", key) or hashlib.sha256(text.encode()).hexdigest() != key:

@@ -1,4 +1,5 @@
-"""`/graphql`: GraphQL over HTTP, and subscriptions over SSE. https://graphql.github.io/graphql-over-http/draft/"""
+"""`/graphql`: GraphQL over HTTP, and subscriptions over SSE.
+https://graphql.github.io/graphql-over-http/draft/"""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import orjson
-from graphql import GraphQLError, OperationDefinitionNode, OperationType
+from graphql import GraphQLError, GraphQLObjectType, OperationDefinitionNode, OperationType
 from graphql.execution.values import get_argument_values, get_variable_values
 from opentelemetry import trace
 from prometheus_client import Histogram
@@ -109,7 +110,8 @@ class GraphQL:
     # Who asks
 
     async def caller(self, authorization: str) -> tuple[Caller, str, float]:
-        """Caller, token and the instant (Unix seconds) it expires. Raises Unauthenticated for a bad header or token,
+        """Caller, token and the instant (Unix seconds) it expires. Raises Unauthenticated for a bad header
+        or token,
         so that nobody believes to be signed in who is not."""
         if not authorization:
             return ANONYMOUS, "", float("inf")
@@ -179,7 +181,8 @@ class GraphQL:
         context: Context,
         expires: float,
     ) -> AsyncIterator[dict[str, Any]]:
-        """The answers of a subscription. The last one has errors when it ends for a reason: the token expired, or
+        """The answers of a subscription. The last one has errors when it ends for a reason: the token
+        expired, or
         the caller may no longer see what is watched."""
         try:
             name, source = self._source(asked, operation, context)
@@ -216,8 +219,7 @@ class GraphQL:
         variables = get_variable_values(schema(), operation.variable_definitions or (), asked.variables)
         if isinstance(variables, list):
             raise variables[0]
-        root = schema().subscription_type
-        assert root is not None
+        root = cast(GraphQLObjectType, schema().subscription_type)
         node: Any = operation.selection_set.selections[0]
         field = root.fields.get(node.name.value) if hasattr(node, "name") else None
         if field is None:
@@ -353,7 +355,8 @@ class GraphQL:
 
 
 async def bounded(request: Request, limit: int) -> bytes:
-    """The whole body, of at most `limit` bytes. Raises BadRequest for a longer one as soon as that is known."""
+    """The whole body, of at most `limit` bytes. Raises BadRequest for a longer one as soon as that is
+    known."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise BadRequest(413, f"The body is longer than {limit} bytes.")

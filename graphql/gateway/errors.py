@@ -1,4 +1,5 @@
-"""Failures as clients see them: expected ones as typed problems in the caller's language, all others masked."""
+"""Failures as clients see them: expected ones as typed problems in the caller's language, all others
+masked."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
 """Runs a validated GraphQL document over plain resolvers, several times faster than graphql-core's executor.
 
-The shape of an operation is worked out once, by graphql-core's own `collect_fields`, and kept as a tree of closures.
-A run walks that tree synchronously. Whatever is awaitable is put aside with the place where its value belongs; when
-the walk is done everything put aside is awaited together, completed, and so on in waves. So all the loads of one
+The shape of an operation is worked out once, by graphql-core's own `collect_fields`, and kept as a tree of
+closures.
+A run walks that tree synchronously. Whatever is awaitable is put aside with the place where its value
+belongs; when
+the walk is done everything put aside is awaited together, completed, and so on in waves. So all the loads
+of one
 level fall into one batch, and a leaf costs a function call instead of a coroutine.
 
 Measured on the workspace query against a bare handler with the same RPCs: graphql-core 0.32, this 0.8.
@@ -60,7 +63,8 @@ Resolver = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Result:
-    """The answer: `data` is None when an error reached the root; `errors` have their paths. `refused` says that the
+    """The answer: `data` is None when an error reached the root; `errors` have their paths. `refused` says
+    that the
     variables did not fit and nothing was run."""
 
     data: dict[str, Any] | None
@@ -274,7 +278,7 @@ class _Compiler:
             name = type_.resolve_type(value, run.info, type_) if type_.resolve_type else None  # type: ignore[arg-type]
             member = members.get(cast(str, name))
             if member is None:
-                concrete = self.schema.get_type(cast(str, name)) if isinstance(name, str) else None
+                concrete = self.schema.get_type(name) if isinstance(name, str) else None
                 if not isinstance(concrete, GraphQLObjectType) or not self.schema.is_sub_type(
                     type_, concrete
                 ):

@@ -1,6 +1,7 @@
 """Bytes: uploads by tus 1.0 at `/files/<upload>`, downloads at `/files/d/<token>`.
 
-Nothing is ever held whole: a request's chunks go into a client stream of the vault as they come, and grpc's flow
+Nothing is ever held whole: a request's chunks go into a client stream of the vault as they come, and
+grpc's flow
 control holds the sender back; a download is the vault's stream, cut to the range asked for.
 """
 
@@ -209,7 +210,8 @@ class Files:
 
 
 class _Body:
-    """A request's bytes as messages to the vault. A client that goes away ends them early but cleanly, so that what
+    """A request's bytes as messages to the vault. A client that goes away ends them early but cleanly, so
+    that what
     came before is kept."""
 
     def __init__(self, request: Request, id: str, offset: int, size: int) -> None:
@@ -264,7 +266,8 @@ def _metadata(header: str) -> dict[str, str] | None:
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | tuple[()] | None:
-    """Start and stop (exclusive) of a Range header; () when nothing of it is there, None when it is to be ignored
+    """Start and stop (exclusive) of a Range header; () when nothing of it is there, None when it is to be
+    ignored
     (another unit, several ranges, malformed). RFC 9110, 14.1.2."""
     match = re.fullmatch(r"bytes\s*=\s*(\d*)-(\d*)", header.strip())
     if match is None or not any(match.groups()):
@@ -282,7 +285,8 @@ def byte_range(header: str, size: int) -> tuple[int, int] | tuple[()] | None:
 
 
 def disposition(filename: str) -> str:
-    """A Content-Disposition that saves the file under its name, in any language, and cannot break out of its header.
+    """A Content-Disposition that saves the file under its name, in any language, and cannot break out of
+    its header.
     RFC 6266."""
     name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename).strip(". ") or "document"
     plain = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)

@@ -46,7 +46,7 @@ class Live:
             url.split(","),
             name="gateway",
             connect_timeout=2,
-            reconnect_time_wait=0.5,
+            reconnect_time_wait=1,
             max_reconnect_attempts=-1,
             ping_interval=10,
             max_outstanding_pings=2,
@@ -82,7 +82,8 @@ class Live:
 
     @asynccontextmanager
     async def watch_notices(self, account: str) -> AsyncIterator[AsyncIterator[str]]:
-        """Yields an iterator over the ids of the account's new notices. It raises Unavailable (TOO_SLOW) for a
+        """Yields an iterator over the ids of the account's new notices. It raises Unavailable (TOO_SLOW)
+        for a
         watcher too far behind."""
         ids: asyncio.Queue[str] = asyncio.Queue(_BEHIND)
         self._notices[account].add(ids)

@@ -14,7 +14,8 @@ _BATCH = 100  # most that a BatchGet takes
 class Loader(Generic[V]):
     """Collects the keys asked for in one turn of the event loop and fetches each of them once.
 
-    `fetch` gets at most 100 keys and answers what it found by key; what is missing is None. Call it in a running loop.
+    `fetch` gets at most 100 keys and answers what it found by key; what is missing is None. Call it in a
+    running loop.
     """
 
     def __init__(self, fetch: Callable[[list[str]], Awaitable[Mapping[str, V]]]) -> None:
@@ -52,13 +53,12 @@ class Loader(Generic[V]):
         if self._round is None:
             loop = asyncio.get_running_loop()
             self._round = loop.create_future()
-            loop.call_soon(self._start)
+            loop.call_soon(self._start, self._round)
         return self._round
 
-    def _start(self) -> None:
-        round_, self._round = self._round, None
+    def _start(self, round_: asyncio.Future[None]) -> None:
+        self._round = None
         wanted, self._wanted = list(self._wanted), {}
-        assert round_ is not None
         task = asyncio.get_running_loop().create_task(self._run(wanted, round_))
         self._running.add(task)
         task.add_done_callback(self._running.discard)

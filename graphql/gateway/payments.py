@@ -1,4 +1,5 @@
-"""What payment gateways call, and where they send browsers back to: forwarded to the payment service as received."""
+"""What payment gateways call, and where they send browsers back to: forwarded to the payment service as
+received."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Payments:
         self._return_url = graphql.settings.payment_return_url
 
     async def vnpay_ipn(self, request: Request) -> Response:
-        """VNPay's server-to-server notice. Always 200; what VNPay reads is RspCode, and it asks again after a 99."""
+        """VNPay's server-to-server notice. Always 200; what VNPay reads is RspCode, and it asks again
+        after a 99."""
         try:
             reply = await self._payment.HandleVnpayIpn(
                 pb.HandleVnpayIpnRequest(parameters=dict(request.query_params)), timeout=RPC_TIMEOUT

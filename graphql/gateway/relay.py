@@ -1,6 +1,7 @@
 """Keyset connections over services that page with tokens.
 
-A page token starts a page; a cursor is a token and how far into its page to go (`token:3`), so that every edge has one.
+A page token starts a page; a cursor is a token and how far into its page to go (`token:3`), so that every
+edge has one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ PAGE_LIMIT = 100
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a connection: its items, where it began (token and offset), and the token of the next page."""
+    """A page of a connection: its items, where it began (token and offset), and the token of the next
+    page."""
 
     items: Sequence[Any]
     start: str
@@ -53,7 +55,8 @@ async def connect(
     after: str | None,
     fetch: Callable[[int, str], Awaitable[tuple[Sequence[Any], str, int | None]]],
 ) -> Page:
-    """Fetches the page after a cursor. `fetch(size, token)` answers items, next token and the total if it is known.
+    """Fetches the page after a cursor. `fetch(size, token)` answers items, next token and the total if it
+    is known.
 
     Raises InvalidInput for a size outside 1..100 and a cursor that is not ours.
     """

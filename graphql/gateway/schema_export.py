@@ -1,4 +1,5 @@
-"""`python -m gateway.schema_export [FILE]` writes the schema as SDL; `--check` compares instead and names what breaks."""
+"""`python -m gateway.schema_export [FILE]` writes the schema as SDL; `--check` compares instead and names
+what breaks."""
 
 from __future__ import annotations
 

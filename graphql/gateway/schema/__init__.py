@@ -1,4 +1,4 @@
-"""The schema, put together from one part a context."""
+"""The schema, put together from one module a context."""
 
 from __future__ import annotations
 
@@ -6,22 +6,41 @@ from collections.abc import AsyncIterator, Callable
 from functools import cache
 from typing import Any
 
+import strawberry
 from graphql import GraphQLSchema
+from strawberry.tools import merge_types
 
-from gateway.binding import build
-from gateway.execution import never_waits
-from gateway.schema import base, catalog, dossier, identity, notify, payment, vault
+from gateway.binding import bind
+from gateway.scalars import CONFIG
+from gateway.schema.base import NodeQuery
+from gateway.schema.catalog import CatalogQuery
+from gateway.schema.dossier import DossierMutation, DossierQuery, DossierSubscription, dossier_changed
+from gateway.schema.identity import IdentityMutation, IdentityQuery
+from gateway.schema.notify import NotifyMutation, NotifySubscription, new_notices
+from gateway.schema.payment import PaymentMutation
+from gateway.schema.vault import VaultMutation
 
 Source = Callable[..., AsyncIterator[Any]]
 
-SOURCES: dict[str, Source] = {"dossierChanged": dossier.dossier_changed, "notices": notify.new_notices}
+SOURCES: dict[str, Source] = {"dossierChanged": dossier_changed, "notices": new_notices}
 """What each subscription streams: `(context, **arguments)`."""
-
-for _name in SOURCES:
-    base.part.resolve(f"Subscription.{_name}")(never_waits(lambda event, _info, **_arguments: event))
 
 
 @cache
+def strawberry_schema() -> strawberry.Schema:
+    """The schema as Strawberry knows it, its fields bound to plain resolvers; made once."""
+    made = strawberry.Schema(
+        query=merge_types("Query", (NodeQuery, IdentityQuery, CatalogQuery, DossierQuery)),
+        mutation=merge_types(
+            "Mutation", (IdentityMutation, DossierMutation, VaultMutation, PaymentMutation, NotifyMutation)
+        ),
+        subscription=merge_types("Subscription", (DossierSubscription, NotifySubscription)),
+        config=CONFIG,
+    )
+    bind(made._schema)
+    return made
+
+
 def schema() -> GraphQLSchema:
-    """The executable schema; made once."""
-    return build([part.part for part in (base, identity, catalog, dossier, vault, payment, notify)])
+    """The executable schema."""
+    return strawberry_schema()._schema

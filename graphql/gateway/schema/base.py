@@ -1,198 +1,241 @@
-"""What all parts of the schema share: scalars, Node, connections, problems, and how a mutation is made."""
+"""What all parts of the schema share: Node, connections, problems, fields that load, and how a mutation is made."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union, cast
 
+import strawberry
 from google.protobuf.message import Message
 
 from gateway import errors
-from gateway.binding import Part, fill
-from gateway.context import Context
-from gateway.execution import Info, never_waits
+from gateway.binding import fill, interface, view
+from gateway.execution import never_waits
 from gateway.ids import split_global
-from gateway.relay import Edge, Page
+from gateway.relay import Edge as PageEdge
+from gateway.relay import Page
+from gateway.scalars import Long
 from kit.errors import DomainError, NotFound
+from kit.errors import Forbidden as NotYours
+from motcua.catalog.v1 import catalog_pb2
+from motcua.payment.v1 import payment_pb2
 
-PROBLEMS = " | ".join(sorted(cls.__name__ for cls in set(errors.PROBLEMS.values())))
+if TYPE_CHECKING:
+    from gateway.context import Context
 
-part = Part('''
-"""An instant, such as `2026-11-23T05:00:00.000Z`."""
-scalar DateTime
-"""An ISO date in Vietnam, such as `2026-11-23`."""
-scalar Date
-"""Any JSON value."""
-scalar JSON
-"""An integer of at most 53 bits."""
-scalar Long
-
-type Query {
-  """An object by its id; null when there is none or the caller may not see it."""
-  node(id: ID!): Node
-}
-type Mutation
-type Subscription
-
-interface Node { id: ID! }
-
-type PageInfo {
-  hasNextPage: Boolean!
-  hasPreviousPage: Boolean!
-  startCursor: String
-  endCursor: String
-}
-
-"""Money in whole units of its currency: 8000 is 8.000 đồng."""
-type Money { amount: Long! currency: String! }
-
-"""An expected failure. `reason` is a stable code; `message` is for people, in the caller's language."""
-interface Problem { reason: String! message: String! }
-"""The input is wrong, whatever the state."""
-type ValidationProblem implements Problem { reason: String! message: String! violations: [Violation!]! }
-"""One field of the input that is wrong."""
-type Violation { field: String! reason: String! message: String! }
-"""Somebody else was first: a stale etag, a name that is taken, a request id used for something else."""
-type Conflict implements Problem { reason: String! message: String! }
-"""The caller may not do this."""
-type Forbidden implements Problem { reason: String! message: String! }
-"""The caller must sign in."""
-type Unauthenticated implements Problem { reason: String! message: String! }
-"""It does not exist, or the caller may not know of it."""
-type NotFound implements Problem { reason: String! message: String! }
-"""Right request, wrong state."""
-type WrongState implements Problem { reason: String! message: String! }
-"""Too many attempts; `retryAfter` is in seconds."""
-type RateLimited implements Problem { reason: String! message: String! retryAfter: Int }
-''')
-
-for _problem in set(errors.PROBLEMS.values()):
-    part.type(_problem.__name__, _problem)
-part.type("Violation", errors.Violation)
+T = TypeVar("T")
+Info = strawberry.Info[Any, Any]
 
 
-@part.resolve("Query.node")
-async def node(_root: None, info: Info, id: str) -> Any:
-    parts = split_global(id)
-    if parts is None:
-        return None
-    context: Context = info.context
-    loaders = {
-        "Account": lambda: context.accounts,
-        "Agency": lambda: context.agencies,
-        "Procedure": lambda: context.procedures,
-        "Dossier": lambda: context.dossiers,
-        "Document": lambda: context.documents,
-        "Charge": lambda: context.charges,
-        "Receipt": lambda: context.receipts,
-        "Notice": lambda: context.notices,
-        "Upload": lambda: context.uploads,
-    }
-    if parts[0] not in loaders:
-        return None
-    loaded: Any = loaders[parts[0]]().load(parts[1])  # type: ignore[no-untyped-call]
-    return await loaded if hasattr(loaded, "__await__") else loaded
+@interface
+class Node:
+    """Anything with an id of its own."""
+
+    id: strawberry.ID
+
+
+def plain(read: Callable[[Any], Any], *, description: str | None = None) -> Any:
+    """A field computed from its source alone."""
+
+    def resolve(self: Any, info: Info) -> Any:
+        return read(self)
+
+    return strawberry.field(resolver=never_waits(resolve), description=description)
+
+
+def one(loader: str, key: str | Callable[[Any], str], *, description: str | None = None) -> Any:
+    """A field that loads one object by a key which the source has, or makes; null when the key is empty."""
+
+    def resolve(self: Any, info: Info) -> Any:
+        found = key(self) if callable(key) else getattr(self, key)
+        return getattr(info.context, loader).load(found)
+
+    return strawberry.field(resolver=resolve, description=description)
+
+
+def many(loader: str, keys: str, *, description: str | None = None) -> Any:
+    """A field that loads the objects whose keys the source has, without those missing."""
+
+    def resolve(self: Any, info: Info) -> Any:
+        return getattr(info.context, loader).many(getattr(self, keys))
+
+    return strawberry.field(resolver=resolve, description=description)
+
+
+@view()
+class PageInfo:
+    """Where a page is in its list."""
+
+    has_next_page: bool = plain(lambda page: page.next_token != "")
+    has_previous_page: bool = plain(lambda page: page.start != "" or page.offset > 0)
+    start_cursor: str | None = plain(lambda page: page.cursor(0) if page.items else None)
+    end_cursor: str | None = plain(lambda page: page.cursor(len(page.items) - 1) if page.items else None)
+
+
+@view()
+class Edge(Generic[T]):
+    """An item in its list."""
+
+    cursor: str = plain(lambda edge: edge.cursor)
+    node: T = plain(lambda edge: edge.node)
+
+
+@view()
+class Connection(Generic[T]):
+    """A page of a list (Relay connections)."""
+
+    edges: list[Edge[T]] = plain(lambda page: edges(page))
+    nodes: list[T] = plain(lambda page: page.items)
+    page_info: PageInfo = plain(lambda page: page)
+
+
+def edges(page: Page) -> list[PageEdge]:
+    """The items of a page with their cursors."""
+    return [PageEdge(page, index) for index in range(len(page.items))]
 
 
 @dataclass(frozen=True)
-class Money:
+class Amount:
     """An amount in whole units of its currency, for what has no message with both."""
 
     amount: int
     currency: str = "VND"
 
 
-part.resolve("Money.amount")(never_waits(lambda source, _info: source.amount))
-part.resolve("Money.currency")(never_waits(lambda source, _info: source.currency or "VND"))
-part.resolve("PageInfo.hasNextPage")(never_waits(lambda page, _info: page.next_token != ""))
-part.resolve("PageInfo.hasPreviousPage")(never_waits(lambda page, _info: page.start != "" or page.offset > 0))
-part.resolve("PageInfo.startCursor")(never_waits(lambda page, _info: page.cursor(0) if page.items else None))
-part.resolve("PageInfo.endCursor")(
-    never_waits(lambda page, _info: page.cursor(len(page.items) - 1) if page.items else None)
+@view(Amount, payment_pb2.Charge, payment_pb2.Receipt, catalog_pb2.FeeLine)
+class Money:
+    """Money in whole units of its currency: 8000 is 8.000 đồng."""
+
+    amount: Long
+    currency: str = plain(lambda source: source.currency or "VND")
+
+
+@interface
+class Problem:
+    """An expected failure. `reason` is a stable code; `message` is for people, in the caller's language."""
+
+    reason: str
+    message: str
+
+
+@view(errors.Violation)
+class Violation:
+    """One field of the input that is wrong."""
+
+    field: str
+    reason: str
+    message: str
+
+
+@view(errors.ValidationProblem)
+class ValidationProblem(Problem):
+    """The input is wrong, whatever the state."""
+
+    violations: list[Violation]
+
+
+@view(errors.Conflict)
+class Conflict(Problem):
+    """Somebody else was first: a stale etag, a name that is taken, a request id used for something else."""
+
+
+@view(errors.Forbidden)
+class Forbidden(Problem):
+    """The caller may not do this."""
+
+
+@view(errors.Unauthenticated)
+class Unauthenticated(Problem):
+    """The caller must sign in."""
+
+
+@view(errors.NotFound, name="NotFound")
+class NotFoundProblem(Problem):
+    """It does not exist, or the caller may not know of it."""
+
+
+@view(errors.WrongState)
+class WrongState(Problem):
+    """Right request, wrong state."""
+
+
+@view(errors.RateLimited)
+class RateLimited(Problem):
+    """Too many attempts; `retryAfter` is in seconds."""
+
+    retry_after: int | None
+
+
+PROBLEMS = (
+    Conflict,
+    Forbidden,
+    NotFoundProblem,
+    RateLimited,
+    Unauthenticated,
+    ValidationProblem,
+    WrongState,
 )
 
-
-def connection(to: Part, type_name: str, *, counted: bool = False) -> None:
-    """Adds the connection of a type: `DossierConnection` and `DossierEdge` for Dossier."""
-    total = '\n  """How many there are in all."""\n  totalCount: Int!' if counted else ""
-    to.sdl += f"""
-type {type_name}Connection {{
-  edges: [{type_name}Edge!]!
-  nodes: [{type_name}!]!
-  pageInfo: PageInfo!{total}
-}}
-type {type_name}Edge {{ cursor: String! node: {type_name}! }}
-"""
-    name = f"{type_name}Connection"
-    to.resolve(f"{name}.edges")(never_waits(_edges))
-    to.resolve(f"{name}.nodes")(never_waits(lambda page, _info: page.items))
-    to.resolve(f"{name}.pageInfo")(never_waits(lambda page, _info: page))
-    if counted:
-        to.resolve(f"{name}.totalCount")(never_waits(lambda page, _info: page.total))
-    to.resolve(f"{type_name}Edge.cursor")(never_waits(lambda edge, _info: edge.cursor))
-    to.resolve(f"{type_name}Edge.node")(never_waits(lambda edge, _info: edge.page.items[edge.index]))
+Act = Callable[..., Awaitable[Any]]
 
 
-def _edges(page: Page, _info: Info) -> list[Edge]:
-    return [Edge(page, index) for index in range(len(page.items))]
+def mutation(answers: type, description: str) -> Callable[[Act], Any]:
+    """Decorates `async def sign_in(self, info, input)`: failures become problems, and the answer is the union of
+    `answers` and them, named after the mutation (`SignInResult`)."""
 
+    def decorate(act: Act) -> Any:
+        name = "".join(word.capitalize() for word in act.__name__.split("_")) + "Result"
+        union = Annotated[Union[(answers, *PROBLEMS)], strawberry.union(name)]  # noqa: UP007 - made of a tuple
 
-Act = Callable[[Context, Mapping[str, Any]], Awaitable[Any]]
-
-
-def mutation(to: Part, name: str, answers: str, description: str) -> Callable[[Act], Act]:
-    """Decorates `async (context, input) -> object`: adds the field, its result union, and turns failures to problems.
-
-    The input type (`SignInInput` for signIn) is written by hand.
-    """
-    title = name[0].upper() + name[1:]
-    to.sdl += f'''
-extend type Mutation {{
-  """{description}"""
-  {name}(input: {title}Input!): {title}Result!
-}}
-union {title}Result = {answers} | {PROBLEMS}
-'''
-
-    def bind(act: Act) -> Act:
-        async def resolver(_root: None, info: Info, input: Mapping[str, Any]) -> Any:
+        @wraps(act)
+        async def resolve(self: Any, info: Info, input: Any) -> Any:
             context: Context = info.context
             try:
-                return await act(context, input)
+                return await act(self, info, input)
             except DomainError as error:
                 known = errors.problem(error, await context.locale())
                 if known is None:
                     raise
                 return known
 
-        to.resolve(f"Mutation.{name}")(resolver)
-        return act
+        return strawberry.mutation(resolver=resolve, graphql_type=union, description=description)
 
-    return bind
+    return decorate
 
 
 def rpc(
-    to: Part,
-    name: str,
-    answers: str,
+    service: str,
+    request: type[Message],
+    input_type: type,
+    answers: type,
     description: str,
     *,
-    method: Callable[[Context], Any],
-    request: type[Message],
-    answer: Callable[[Any], Any],
+    answer: str = "",
     subject: str = "",
-) -> None:
-    """Adds a mutation that is one RPC: the input fills the request, `answer` picks the object from the reply.
+) -> Any:
+    """A mutation that is the RPC of its request's name: the input fills the request.
 
-    `subject` names the input field that is the request's `id`.
+    `answer` names the field of the reply that is the object; empty: the reply itself. `subject` names the input
+    field that is the request's `id`.
     """
+    method = request.DESCRIPTOR.name.removesuffix("Request")
 
-    async def act(context: Context, input: Mapping[str, Any]) -> Any:
+    async def act(self: Any, info: Info, input: Any) -> Any:
+        context: Context = info.context
         filled = fill(request(), input, subject=subject)
-        return answer(await context.call(method(context), filled))
+        reply = await context.call(getattr(getattr(context.services, service), method), filled)
+        return getattr(reply, answer) if answer else reply
 
-    mutation(to, name, answers, description)(act)
+    act.__name__ = "_".join(_words(method)).lower()
+    act.__annotations__["input"] = input_type
+    return mutation(answers, description)(act)
+
+
+def _words(name: str) -> Sequence[str]:
+    starts = [index for index, letter in enumerate(name) if letter.isupper()]
+    return [name[start:end] for start, end in zip(starts, [*starts[1:], len(name)], strict=True)]
 
 
 async def absent_is_null(call: Awaitable[Any]) -> Any:
@@ -201,3 +244,43 @@ async def absent_is_null(call: Awaitable[Any]) -> Any:
         return await call
     except NotFound:
         return None
+
+
+_LOADERS = {
+    "Account": "accounts",
+    "Agency": "agencies",
+    "Procedure": "procedures",
+    "Dossier": "dossiers",
+    "Document": "documents",
+    "Upload": "uploads",
+    "Charge": "charges",
+    "Receipt": "receipts",
+    "Notice": "notices",
+}
+
+
+@strawberry.type
+class NodeQuery:
+    """Objects by their ids."""
+
+    @strawberry.field(
+        graphql_type=Node | None,
+        description="An object by its id; null when there is none or the caller may not see it.",
+    )
+    async def node(self, info: Info, id: strawberry.ID) -> Any:
+        parts = split_global(id)
+        if parts is None or parts[0] not in _LOADERS:
+            return None
+        found = getattr(info.context, _LOADERS[parts[0]]).load(parts[1])
+        return await cast(Awaitable[Any], found) if hasattr(found, "__await__") else found
+
+
+def own(context: Context, account: Any) -> None:
+    """Raises Forbidden unless the account is the caller's: for lists that services answer for the caller only."""
+    if account.id != context.caller.subject:
+        raise NotYours("NOT_YOUR_ACCOUNT", "only the owner may list this")
+
+
+def other(context: Context, account: Any) -> str:
+    """The account's id, or nothing when it is the caller's own: what list requests want."""
+    return "" if account.id == context.caller.subject else str(account.id)

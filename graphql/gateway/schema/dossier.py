@@ -3,337 +3,486 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from enum import IntEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
+import strawberry
 from google.protobuf.message import Message
 
-from gateway.binding import Info, Part
-from gateway.context import Context
-from gateway.execution import never_waits
+from gateway.binding import enum, view
+from gateway.relay import connect
+from gateway.schema.base import Connection, Info, Node, absent_is_null, many, one, other, plain, rpc
 from gateway.ids import from_global
-from gateway.relay import Page, connect
-from gateway.schema.base import absent_is_null, connection, rpc
-from gateway.schema.vault import other
+from gateway.scalars import JSON, Date, DateTime, Long
+from gateway.schema.catalog import FilingChannel, QuantityInput
+from gateway.schema.refs import AccountRef, AgencyRef, ChargeRef, DocumentRef, ProcedureRef
 from motcua.dossier.v1 import dossier_pb2 as pb
-from motcua.identity.v1 import identity_pb2 as identity
 
-part = Part('''
-extend type Query {
-  """What anyone with the code may know of a dossier; no personal data. Null when there is none."""
-  track(code: String!): Tracking
-  """What the caller's agencies have before them, by due time."""
-  worklist(
-    states: [DossierState!], due: DueFilter, agency: String, mine: Boolean! = false, first: Int! = 20, after: String
-  ): DossierConnection!
-  """Counts of a period, both dates included. Absent agency: all that the caller may see."""
-  statistics(from: Date!, to: Date!, agency: String): Statistics!
-}
-extend type Account {
-  """Newest first."""
-  dossiers(states: [DossierState!], first: Int! = 20, after: String): DossierConnection!
-}
-extend type Subscription {
-  """The dossier as it is now, and again after each change."""
-  dossierChanged(id: ID!): Dossier!
-}
+if TYPE_CHECKING:
+    from gateway.context import Context
 
-type Dossier implements Node {
-  id: ID!
-  """Given at reception, such as `H32.15-261121-0001`."""
-  code: String
-  state: DossierState!
-  """The version under which it was filed."""
-  procedure: Procedure
-  procedureCode: String!
-  procedureVersion: Int!
-  procedureName: String!
-  applicant: Account
-  filedBy: Account
-  channel: FilingChannel
-  caseId: String
-  form: JSON
-  attachments: [Attachment!]!
-  supportPoint: String
-  receivingAgency: Agency
-  decidingAgency: Agency
-  """Where it is now."""
-  currentAgency: Agency
-  currentStepId: String
-  currentStepName: String
-  assignee: Account
-  receipt: DossierReceipt
-  submitTime: DateTime
-  dueTime: DateTime
-  finishTime: DateTime
-  timeliness: Timeliness
-  supplement: SupplementRequest
-  apology: Apology
-  """Why it was rejected, stopped or withdrawn."""
-  closingReason: String
-  """The process control sheet."""
-  handOvers: [HandOver!]!
-  """Oldest first."""
-  transitions: [Transition!]!
-  charges: [Charge!]!
-  paid: Boolean!
-  resultDocuments: [Document!]!
-  rating: Int
-  ratingComment: String
-  createTime: DateTime
-  updateTime: DateTime
-  """Send it back with a change; a stale one is a Conflict."""
-  etag: String!
-  """Names of what the caller may do now, such as `receive`."""
-  allowedActions: [String!]!
-}
-type Attachment { componentId: String! document: Document documentVersion: Int }
-"""Form 01: receipt and appointment."""
-type DossierReceipt {
-  code: String!
-  receiveTime: DateTime
-  dueTime: DateTime
-  agency: Agency
-  official: Account
-}
-"""Form 02."""
-type SupplementRequest {
-  defects: [String!]!
-  reason: String
-  guidance: String
-  requestTime: DateTime
-  answerTime: DateTime
-  official: Account
-  agency: Agency
-}
-"""Form 04."""
-type Apology {
-  originalDueTime: DateTime
-  newDueTime: DateTime
-  reason: String
-  time: DateTime
-  official: Account
-}
-"""A line of form 06."""
-type HandOver {
-  stepId: String
-  stepName: String
-  fromAgency: Agency
-  fromOfficial: Account
-  toAgency: Agency
-  """Null: whoever has the step's role there."""
-  toOfficial: Account
-  time: DateTime!
-  timeliness: Timeliness
-  note: String
-}
-type Transition {
-  from: DossierState
-  to: DossierState!
-  """Such as `receive`."""
-  event: String!
-  time: DateTime!
-  agency: Agency
-  actor: Account
-  note: String
-}
 
-type Tracking {
-  code: String!
-  state: DossierState!
-  procedureCode: String!
-  procedureName: String!
-  receivingAgency: Agency
-  currentAgency: Agency
-  receiveTime: DateTime
-  dueTime: DateTime
-  finishTime: DateTime
-  timeliness: Timeliness
-  steps: [TrackingStep!]!
-}
-type TrackingStep { state: DossierState! time: DateTime! agency: Agency }
+def version_of(dossier: pb.Dossier) -> str:
+    """The name of the procedure's version under which it was filed."""
+    return f"{dossier.procedure_code}@{dossier.procedure_version}"
 
-type Statistics {
-  carriedOver: Long!
-  newlyReceived: Long!
-  handledEarly: Long!
-  handledOnTime: Long!
-  handledOverdue: Long!
-  inProcessInTime: Long!
-  inProcessOverdue: Long!
-  paused: Long!
-  online: Long!
-  paidOnline: Long!
-  rated: Long!
-  """Sum of the ratings, 1 to 5 each."""
-  ratingTotal: Long!
-}
 
-"""A document of the vault for a component of the procedure. Absent version: the newest."""
-input AttachmentInput { componentId: String! documentId: ID! documentVersion: Int }
-input FeeLineInput { name: String! amount: Long! currency: String! = "VND" quantity: Int! = 1 }
+@enum(pb.DossierState, "DOSSIER_STATE_")
+class DossierState(IntEnum):
+    """The ten national states, and our DRAFT and WITHDRAWN beside them."""
 
-input CreateDossierInput {
-  requestId: String
-  procedureCode: String!
-  caseId: String
-  form: JSON
-  attachments: [AttachmentInput!]
-  """Code of the agency that shall receive it."""
-  receivingAgency: String!
-  channel: FilingChannel! = ONLINE
-  """For whom a delegate or an official files; absent: the caller."""
-  applicantId: ID
-  supportPoint: String
-}
-input UpdateDossierInput {
-  requestId: String
-  dossierId: ID!
-  caseId: String
-  form: JSON
-  attachments: [AttachmentInput!]
-  receivingAgency: String
-  etag: String
-}
-input SubmitDossierInput { requestId: String dossierId: ID! etag: String }
-input SupplementDossierInput {
-  requestId: String
-  dossierId: ID!
-  """Absent: the form stays."""
-  form: JSON
-  attachments: [AttachmentInput!]
-  note: String
-  etag: String
-}
-input WithdrawDossierInput { requestId: String dossierId: ID! reason: String! etag: String }
-input RateDossierInput { requestId: String dossierId: ID! rating: Int! comment: String }
-input ReceiveDossierInput { requestId: String dossierId: ID! note: String etag: String }
-input RejectDossierInput { requestId: String dossierId: ID! reason: String! etag: String }
-input RequestSupplementInput {
-  requestId: String
-  dossierId: ID!
-  defects: [String!]!
-  reason: String!
-  guidance: String
-  etag: String
-}
-input RequestPaymentInput {
-  requestId: String
-  dossierId: ID!
-  """What the procedure's fee counts, such as 12 of `page`."""
-  quantities: [QuantityInput!]
-  """Only where the catalogue does not know the fee."""
-  lines: [FeeLineInput!]
-  etag: String
-}
-input HandOffInput {
-  requestId: String
-  dossierId: ID!
-  toAgency: String!
-  toOfficialId: ID
-  note: String
-  etag: String
-}
-input CompleteStepInput {
-  requestId: String
-  dossierId: ID!
-  """Must be the current one, so that no step is completed twice."""
-  stepId: String!
-  note: String
-  etag: String
-}
-input ExtendDeadlineInput {
-  requestId: String
-  dossierId: ID!
-  newDueTime: DateTime!
-  reason: String!
-  etag: String
-}
-input StopDossierInput { requestId: String dossierId: ID! reason: String! etag: String }
-input DeclineWithdrawalInput { requestId: String dossierId: ID! reason: String! etag: String }
-input SignResultInput {
-  requestId: String
-  dossierId: ID!
-  """A document uploaded with purpose RESULT."""
-  documentId: ID!
-  note: String
-  etag: String
-}
-input HandOverResultInput { requestId: String dossierId: ID! note: String etag: String }
-''')
-part.enum(
-    "DossierState", pb.DossierState, "The ten national states, and our DRAFT and WITHDRAWN beside them."
+    NEWLY_FILED = 1
+    RECEIVED = 2
+    NOT_RECEIVED = 3
+    IN_PROCESS = 4
+    SUPPLEMENT_REQUESTED = 5
+    PAYMENT_REQUESTED = 6
+    WITHDRAWAL_REQUESTED = 7
+    STOPPED = 8
+    DONE = 9
+    HANDED_OVER = 10
+    DRAFT = 20
+    WITHDRAWN = 21
+
+
+@enum(pb.Timeliness, "TIMELINESS_")
+class Timeliness(IntEnum):
+    """Against the due time."""
+
+    EARLY = 1
+    ON_TIME = 2
+    OVERDUE = 3
+
+
+@enum(pb.DueFilter, "DUE_FILTER_")
+class DueFilter(IntEnum):
+    """SOON is within two working days."""
+
+    OVERDUE = 1
+    SOON = 2
+    LATER = 3
+
+
+@view(pb.TrackDossierResponse)
+class Tracking:
+    code: str
+    state: DossierState
+    procedure_code: str
+    procedure_name: str
+    receiving_agency: AgencyRef | None = one("agencies", "receiving_agency")
+    current_agency: AgencyRef | None = one("agencies", "current_agency")
+    receive_time: DateTime | None
+    due_time: DateTime | None
+    finish_time: DateTime | None
+    timeliness: Timeliness | None
+    steps: list[TrackingStep]
+
+
+@view(pb.Dossier, key="id")
+class Dossier(Node):
+    code: str | None = strawberry.field(description="Given at reception, such as `H32.15-261121-0001`.")
+    state: DossierState
+    procedure: ProcedureRef | None = one(
+        "procedure_summaries", version_of, description="The version under which it was filed."
+    )
+    procedure_code: str
+    procedure_version: int
+    procedure_name: str
+    applicant: AccountRef | None = one("accounts", "applicant_id")
+    filed_by: AccountRef | None = one("accounts", "filed_by_id")
+    channel: FilingChannel | None
+    case_id: str | None
+    form: JSON | None
+    attachments: list[Attachment]
+    support_point: str | None
+    receiving_agency: AgencyRef | None = one("agencies", "receiving_agency")
+    deciding_agency: AgencyRef | None = one("agencies", "deciding_agency")
+    current_agency: AgencyRef | None = one("agencies", "current_agency", description="Where it is now.")
+    current_step_id: str | None
+    current_step_name: str | None
+    assignee: AccountRef | None = one("accounts", "assignee_id")
+    receipt: DossierReceipt | None
+    submit_time: DateTime | None
+    due_time: DateTime | None
+    finish_time: DateTime | None
+    timeliness: Timeliness | None
+    supplement: SupplementRequest | None
+    apology: Apology | None
+    closing_reason: str | None = strawberry.field(description="Why it was rejected, stopped or withdrawn.")
+    hand_overs: list[HandOver] = strawberry.field(description="The process control sheet.")
+    transitions: list[Transition] = strawberry.field(description="Oldest first.")
+    charges: list[ChargeRef] = many("charges", "charge_ids")
+    paid: bool
+    result_documents: list[DocumentRef] = many("documents", "result_document_ids")
+    rating: int | None
+    rating_comment: str | None
+    create_time: DateTime | None
+    update_time: DateTime | None
+    etag: str = strawberry.field(description="Send it back with a change; a stale one is a Conflict.")
+    allowed_actions: list[str] = strawberry.field(
+        description="Names of what the caller may do now, such as `receive`."
+    )
+
+
+@view(pb.Attachment)
+class Attachment:
+    component_id: str
+    document: DocumentRef | None = one("documents", "document_id")
+    document_version: int | None
+
+
+@view(pb.Receipt)
+class DossierReceipt:
+    """Form 01: receipt and appointment."""
+
+    code: str
+    receive_time: DateTime | None
+    due_time: DateTime | None
+    agency: AgencyRef | None = one("agencies", "agency")
+    official: AccountRef | None = one("accounts", "official_id")
+
+
+@view(pb.SupplementRequest)
+class SupplementRequest:
+    """Form 02."""
+
+    defects: list[str]
+    reason: str | None
+    guidance: str | None
+    request_time: DateTime | None
+    answer_time: DateTime | None
+    official: AccountRef | None = one("accounts", "official_id")
+    agency: AgencyRef | None = one("agencies", "agency")
+
+
+@view(pb.Apology)
+class Apology:
+    """Form 04."""
+
+    original_due_time: DateTime | None
+    new_due_time: DateTime | None
+    reason: str | None
+    time: DateTime | None
+    official: AccountRef | None = one("accounts", "official_id")
+
+
+@view(pb.HandOver)
+class HandOver:
+    """A line of form 06."""
+
+    step_id: str | None
+    step_name: str | None
+    from_agency: AgencyRef | None = one("agencies", "from_agency")
+    from_official: AccountRef | None = one("accounts", "from_official_id")
+    to_agency: AgencyRef | None = one("agencies", "to_agency")
+    to_official: AccountRef | None = one(
+        "accounts", "to_official_id", description="Null: whoever has the step's role there."
+    )
+    time: DateTime
+    timeliness: Timeliness | None
+    note: str | None
+
+
+def _from_state(self: Any, info: Info) -> Any:
+    return getattr(self, "from") or None
+
+
+@view(pb.Transition)
+class Transition:
+    from_: DossierState | None = strawberry.field(name="from", resolver=_from_state)
+    to: DossierState
+    event: str = strawberry.field(description="Such as `receive`.")
+    time: DateTime
+    agency: AgencyRef | None = one("agencies", "agency")
+    actor: AccountRef | None = one("accounts", "actor_id")
+    note: str | None
+
+
+@view(pb.TrackDossierResponse.Step)
+class TrackingStep:
+    state: DossierState
+    time: DateTime
+    agency: AgencyRef | None = one("agencies", "agency")
+
+
+@view(pb.GetStatisticsResponse)
+class Statistics:
+    carried_over: Long
+    newly_received: Long
+    handled_early: Long
+    handled_on_time: Long
+    handled_overdue: Long
+    in_process_in_time: Long
+    in_process_overdue: Long
+    paused: Long
+    online: Long
+    paid_online: Long
+    rated: Long
+    rating_total: Long = strawberry.field(description="Sum of the ratings, 1 to 5 each.")
+
+
+@strawberry.input(
+    description="A document of the vault for a component of the procedure. Absent version: the newest."
 )
-part.enum("FilingChannel", pb.FilingChannel, "Ways of filing.")
-part.enum("Timeliness", pb.Timeliness, "Against the due time.")
-part.enum("DueFilter", pb.DueFilter, "SOON is within two working days.")
-part.type("Dossier", pb.Dossier, key="id")
-part.type("Attachment", pb.Attachment)
-part.type("DossierReceipt", pb.Receipt)
-part.type("SupplementRequest", pb.SupplementRequest)
-part.type("Apology", pb.Apology)
-part.type("HandOver", pb.HandOver)
-part.type("Transition", pb.Transition)
-part.type("Tracking", pb.TrackDossierResponse)
-part.type("TrackingStep", pb.TrackDossierResponse.Step)
-part.type("Statistics", pb.GetStatisticsResponse)
-connection(part, "Dossier")
+class AttachmentInput:
+    component_id: str
+    document_id: strawberry.ID
+    document_version: int | None = None
 
 
-@part.resolve("Query.track")
-async def track(_root: None, info: Info, code: str) -> Any:
-    context: Context = info.context
-    request = pb.TrackDossierRequest(code=code, client_address=context.client_address)
-    return await absent_is_null(context.call(context.services.dossier.TrackDossier, request))
+@strawberry.input
+class FeeLineInput:
+    name: str
+    amount: Long
+    currency: str = "VND"
+    quantity: int = 1
 
 
-@part.resolve("Query.worklist")
-async def worklist(
-    _root: None,
-    info: Info,
-    first: int,
-    mine: bool,
-    states: list[Any] | None = None,
-    due: Any = None,
-    agency: str | None = None,
-    after: str | None = None,
-) -> Page:
-    context: Context = info.context
-
-    async def fetch(size: int, token: str) -> Any:
-        request = pb.ListWorklistRequest(
-            agency=agency or "", states=states, due=due, mine=mine, page_size=size, page_token=token
-        )
-        reply = await context.call(context.services.dossier.ListWorklist, request)
-        return reply.dossiers, reply.next_page_token, None
-
-    return await connect(first, after, fetch)
+@strawberry.input
+class CreateDossierInput:
+    request_id: str | None = None
+    procedure_code: str
+    case_id: str | None = None
+    form: JSON | None = None
+    attachments: list[AttachmentInput] | None = None
+    receiving_agency: str = strawberry.field(description="Code of the agency that shall receive it.")
+    channel: FilingChannel = FilingChannel.ONLINE
+    applicant_id: strawberry.ID | None = strawberry.field(
+        default=None, description="For whom a delegate or an official files; absent: the caller."
+    )
+    support_point: str | None = None
 
 
-@part.resolve("Query.statistics")
-async def statistics(_root: None, info: Info, from_: str, to: str, agency: str | None = None) -> Any:
-    context: Context = info.context
-    request = pb.GetStatisticsRequest(**{"from": from_, "to": to, "agency": agency or ""})
-    return await context.call(context.services.dossier.GetStatistics, request)
+@strawberry.input
+class UpdateDossierInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    case_id: str | None = None
+    form: JSON | None = None
+    attachments: list[AttachmentInput] | None = None
+    receiving_agency: str | None = None
+    etag: str | None = None
 
 
-@part.resolve("Account.dossiers")
-async def dossiers(
-    account: identity.Account,
-    info: Info,
-    first: int,
-    states: list[Any] | None = None,
-    after: str | None = None,
-) -> Page:
-    context: Context = info.context
+@strawberry.input
+class SubmitDossierInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    etag: str | None = None
 
-    async def fetch(size: int, token: str) -> Any:
-        request = pb.ListDossiersRequest(
-            applicant_id=other(context, account), states=states, page_size=size, page_token=token
-        )
-        reply = await context.call(context.services.dossier.ListDossiers, request)
-        return reply.dossiers, reply.next_page_token, None
 
-    return await connect(first, after, fetch)
+@strawberry.input
+class SupplementDossierInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    form: JSON | None = strawberry.field(default=None, description="Absent: the form stays.")
+    attachments: list[AttachmentInput] | None = None
+    note: str | None = None
+    etag: str | None = None
+
+
+@strawberry.input
+class WithdrawDossierInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    reason: str
+    etag: str | None = None
+
+
+@strawberry.input
+class RateDossierInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    rating: int
+    comment: str | None = None
+
+
+@strawberry.input
+class ReceiveDossierInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    note: str | None = None
+    etag: str | None = None
+
+
+@strawberry.input
+class RejectDossierInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    reason: str
+    etag: str | None = None
+
+
+@strawberry.input
+class RequestSupplementInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    defects: list[str]
+    reason: str
+    guidance: str | None = None
+    etag: str | None = None
+
+
+@strawberry.input
+class RequestPaymentInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    quantities: list[QuantityInput] | None = strawberry.field(
+        default=None, description="What the procedure's fee counts, such as 12 of `page`."
+    )
+    lines: list[FeeLineInput] | None = strawberry.field(
+        default=None, description="Only where the catalogue does not know the fee."
+    )
+    etag: str | None = None
+
+
+@strawberry.input
+class HandOffInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    to_agency: str
+    to_official_id: strawberry.ID | None = None
+    note: str | None = None
+    etag: str | None = None
+
+
+@strawberry.input
+class CompleteStepInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    step_id: str = strawberry.field(
+        description="Must be the current one, so that no step is completed twice."
+    )
+    note: str | None = None
+    etag: str | None = None
+
+
+@strawberry.input
+class ExtendDeadlineInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    new_due_time: DateTime
+    reason: str
+    etag: str | None = None
+
+
+@strawberry.input
+class StopDossierInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    reason: str
+    etag: str | None = None
+
+
+@strawberry.input
+class DeclineWithdrawalInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    reason: str
+    etag: str | None = None
+
+
+@strawberry.input
+class SignResultInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    document_id: strawberry.ID = strawberry.field(description="A document uploaded with purpose RESULT.")
+    note: str | None = None
+    etag: str | None = None
+
+
+@strawberry.input
+class HandOverResultInput:
+    request_id: str | None = None
+    dossier_id: strawberry.ID
+    note: str | None = None
+    etag: str | None = None
+
+
+@strawberry.type
+class DossierQuery:
+    """Queries of dossiers."""
+
+    @strawberry.field(
+        graphql_type=Tracking | None,
+        description="What anyone with the code may know of a dossier; no personal data. Null when there is none.",
+    )
+    async def track(self, info: Info, code: str) -> Any:
+        context: Context = info.context
+        request = pb.TrackDossierRequest(code=code, client_address=context.client_address)
+        return await absent_is_null(context.call(context.services.dossier.TrackDossier, request))
+
+    @strawberry.field(
+        graphql_type=Connection[Dossier],
+        description="What the caller's agencies have before them, by due time.",
+    )
+    async def worklist(
+        self,
+        info: Info,
+        states: list[DossierState] | None = None,
+        due: DueFilter | None = None,
+        agency: str | None = None,
+        mine: bool = False,
+        first: int = 20,
+        after: str | None = None,
+    ) -> Any:
+        context: Context = info.context
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListWorklistRequest(
+                agency=agency or "",
+                states=states,  # type: ignore[arg-type]
+                due=due,  # type: ignore[arg-type]
+                mine=mine,
+                page_size=size,
+                page_token=token,
+            )
+            reply = await context.call(context.services.dossier.ListWorklist, request)
+            return reply.dossiers, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
+
+    @strawberry.field(
+        graphql_type=Statistics,
+        description="Counts of a period, both dates included. Absent agency: all that the caller may see.",
+    )
+    async def statistics(
+        self,
+        info: Info,
+        from_: Annotated[Date, strawberry.argument(name="from")],
+        to: Date,
+        agency: str | None = None,
+    ) -> Any:
+        context: Context = info.context
+        request = pb.GetStatisticsRequest(**{"from": from_, "to": to, "agency": agency or ""})
+        return await context.call(context.services.dossier.GetStatistics, request)
+
+
+@strawberry.type
+class AccountDossiers:
+    """The dossiers of an account."""
+
+    @strawberry.field(graphql_type=Connection[Dossier], description="Newest first.")
+    async def dossiers(
+        self: Any,
+        info: Info,
+        states: list[DossierState] | None = None,
+        first: int = 20,
+        after: str | None = None,
+    ) -> Any:
+        context: Context = info.context
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListDossiersRequest(
+                applicant_id=other(context, self),
+                states=states,  # type: ignore[arg-type]
+                page_size=size,
+                page_token=token,
+            )
+            reply = await context.call(context.services.dossier.ListDossiers, request)
+            return reply.dossiers, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
 
 
 async def dossier_changed(context: Context, id: str) -> AsyncIterator[pb.Dossier]:
@@ -347,83 +496,55 @@ async def dossier_changed(context: Context, id: str) -> AsyncIterator[pb.Dossier
             yield (await context.call(context.services.dossier.GetDossier, request)).dossier
 
 
-def account(attribute: str) -> Any:
-    """A resolver of the account whose id the message has in that field."""
-    return lambda message, info: info.context.accounts.load(getattr(message, attribute))
+@strawberry.type
+class DossierSubscription:
+    """Subscriptions to dossiers."""
 
-
-def agency(attribute: str) -> Any:
-    """A resolver of the agency whose code the message has in that field."""
-    return lambda message, info: info.context.agencies.load(getattr(message, attribute))
-
-
-part.resolve("Dossier.procedure")(
-    lambda dossier, info: info.context.procedure_summaries.load(
-        f"{dossier.procedure_code}@{dossier.procedure_version}"
+    @strawberry.subscription(
+        graphql_type=Dossier, description="The dossier as it is now, and again after each change."
     )
-)
-part.resolve("Dossier.charges")(lambda dossier, info: info.context.charges.many(dossier.charge_ids))
-part.resolve("Dossier.resultDocuments")(
-    lambda dossier, info: info.context.documents.many(dossier.result_document_ids)
-)
-part.resolve("Attachment.document")(
-    lambda attachment, info: info.context.documents.load(attachment.document_id)
-)
-for _type in ("DossierReceipt", "SupplementRequest", "Apology"):
-    part.resolve(f"{_type}.official")(account("official_id"))
-for _field in ("applicant", "filedBy", "assignee"):
-    part.resolve(f"Dossier.{_field}")(account({"filedBy": "filed_by_id"}.get(_field, f"{_field}_id")))
-for _field, _attribute in (
-    ("receivingAgency", "receiving_agency"),
-    ("decidingAgency", "deciding_agency"),
-    ("currentAgency", "current_agency"),
-):
-    part.resolve(f"Dossier.{_field}")(agency(_attribute))
-part.resolve("Tracking.receivingAgency")(agency("receiving_agency"))
-part.resolve("Tracking.currentAgency")(agency("current_agency"))
-for _type in ("DossierReceipt", "SupplementRequest", "Transition", "TrackingStep"):
-    part.resolve(f"{_type}.agency")(agency("agency"))
-part.resolve("HandOver.fromAgency")(agency("from_agency"))
-part.resolve("HandOver.toAgency")(agency("to_agency"))
-part.resolve("HandOver.fromOfficial")(account("from_official_id"))
-part.resolve("HandOver.toOfficial")(account("to_official_id"))
-part.resolve("Transition.actor")(account("actor_id"))
-part.resolve("Transition.from")(never_waits(lambda transition, _info: getattr(transition, "from") or None))
+    async def dossier_changed(self, info: Info, id: strawberry.ID) -> AsyncIterator[Any]:
+        async for dossier in dossier_changed(info.context, id):
+            yield dossier
 
 
-def _act(name: str, request: type[Message], description: str, *, subject: str = "dossierId") -> None:
-    """A mutation that is the RPC of its name and answers the dossier."""
-    method = name[0].upper() + name[1:]
-    rpc(
-        part,
-        name,
-        "Dossier",
-        description,
-        method=lambda context: getattr(context.services.dossier, method),
-        request=request,
-        answer=lambda reply: reply.dossier,
-        subject=subject,
+def _act(request: type[Message], input_type: type, description: str, *, subject: str = "dossier_id") -> Any:
+    """A mutation that is the RPC of its request's name and answers the dossier."""
+    return rpc("dossier", request, input_type, Dossier, description, answer="dossier", subject=subject)
+
+
+@strawberry.type
+class DossierMutation:
+    """Mutations of dossiers."""
+
+    create_dossier = _act(pb.CreateDossierRequest, CreateDossierInput, "Starts a draft.", subject="")
+    update_dossier = _act(pb.UpdateDossierRequest, UpdateDossierInput, "Changes a draft.")
+    submit_dossier = _act(pb.SubmitDossierRequest, SubmitDossierInput, "Files a draft.")
+    supplement_dossier = _act(
+        pb.SupplementDossierRequest, SupplementDossierInput, "Answers a supplement request."
     )
-
-
-_act("createDossier", pb.CreateDossierRequest, "Starts a draft.", subject="")
-_act("updateDossier", pb.UpdateDossierRequest, "Changes a draft.")
-_act("submitDossier", pb.SubmitDossierRequest, "Files a draft.")
-_act("supplementDossier", pb.SupplementDossierRequest, "Answers a supplement request.")
-_act(
-    "withdrawDossier",
-    pb.WithdrawDossierRequest,
-    "Takes a dossier back, or asks the agency for it once received.",
-)
-_act("rateDossier", pb.RateDossierRequest, "Rates a finished dossier, 1 to 5.")
-_act("receiveDossier", pb.ReceiveDossierRequest, "Receives a dossier: code and receipt.")
-_act("rejectDossier", pb.RejectDossierRequest, "Refuses a newly filed dossier.")
-_act("requestSupplement", pb.RequestSupplementRequest, "Asks the applicant for what is missing.")
-_act("requestPayment", pb.RequestPaymentRequest, "Asks for the procedure's fee.")
-_act("handOff", pb.HandOffRequest, "Hands the dossier to another official or agency.")
-_act("completeStep", pb.CompleteStepRequest, "Completes the current step.")
-_act("extendDeadline", pb.ExtendDeadlineRequest, "Apologises once, with a new due time.")
-_act("stopDossier", pb.StopDossierRequest, "Stops processing, or accepts a withdrawal.")
-_act("declineWithdrawal", pb.DeclineWithdrawalRequest, "Refuses a withdrawal.")
-_act("signResult", pb.SignResultRequest, "Approves the result; it goes into the applicant's vault.")
-_act("handOverResult", pb.HandOverResultRequest, "Hands the result over.")
+    withdraw_dossier = _act(
+        pb.WithdrawDossierRequest,
+        WithdrawDossierInput,
+        "Takes a dossier back, or asks the agency for it once received.",
+    )
+    rate_dossier = _act(pb.RateDossierRequest, RateDossierInput, "Rates a finished dossier, 1 to 5.")
+    receive_dossier = _act(
+        pb.ReceiveDossierRequest, ReceiveDossierInput, "Receives a dossier: code and receipt."
+    )
+    reject_dossier = _act(pb.RejectDossierRequest, RejectDossierInput, "Refuses a newly filed dossier.")
+    request_supplement = _act(
+        pb.RequestSupplementRequest, RequestSupplementInput, "Asks the applicant for what is missing."
+    )
+    request_payment = _act(pb.RequestPaymentRequest, RequestPaymentInput, "Asks for the procedure's fee.")
+    hand_off = _act(pb.HandOffRequest, HandOffInput, "Hands the dossier to another official or agency.")
+    complete_step = _act(pb.CompleteStepRequest, CompleteStepInput, "Completes the current step.")
+    extend_deadline = _act(
+        pb.ExtendDeadlineRequest, ExtendDeadlineInput, "Apologises once, with a new due time."
+    )
+    stop_dossier = _act(pb.StopDossierRequest, StopDossierInput, "Stops processing, or accepts a withdrawal.")
+    decline_withdrawal = _act(pb.DeclineWithdrawalRequest, DeclineWithdrawalInput, "Refuses a withdrawal.")
+    sign_result = _act(
+        pb.SignResultRequest, SignResultInput, "Approves the result; it goes into the applicant's vault."
+    )
+    hand_over_result = _act(pb.HandOverResultRequest, HandOverResultInput, "Hands the result over.")

@@ -2,168 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Any
 
+import strawberry
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.binding import Info, Part, fill
-from gateway.context import Context
-from gateway.relay import Page, connect
-from gateway.schema.base import connection, mutation, rpc
+from gateway.binding import enum, fill, view
+from gateway.relay import connect
+from gateway.schema.base import Connection, Info, Node, mutation, one, own, rpc
+from gateway.scalars import Date, DateTime
+from gateway.schema.dossier import AccountDossiers
+from gateway.schema.notify import AccountNotices
+from gateway.schema.payment import AccountPayments
+from gateway.schema.vault import AccountVault
 from kit.clock import now
-from kit.errors import FieldViolation, Forbidden, InvalidInput, Unauthenticated
+from kit.errors import FieldViolation, InvalidInput, Unauthenticated
 from motcua.identity.v1 import identity_pb2 as pb
 
-part = Part('''
-extend type Query {
-  """The caller's account; null for a stranger."""
-  viewer: Account
-  agency(code: String!): Agency
-  """Agencies valid on a date (today when absent), by code."""
-  agencies(level: AgencyLevel, onDate: Date, first: Int! = 50, after: String): AgencyConnection!
-}
-
-"""A person, an organisation or an official. Numbers are masked for those who may not see them."""
-type Account implements Node {
-  id: ID!
-  kind: AccountKind!
-  status: AccountStatus!
-  name: String!
-  citizenNumber: String
-  taxCode: String
-  phone: String
-  email: String
-  username: String
-  locale: String
-  roles: [Role!]!
-  representative: Account
-  createTime: DateTime
-  etag: String
-  """Given and received, newest first. The owner's only."""
-  delegations(first: Int! = 20, after: String): DelegationConnection!
-}
-
-"""What an official does in an agency: reception, examiner, leader, clerk, cashier or admin."""
-type Role { agency: Agency! name: String! validFrom: Date validTo: Date }
-
-type Agency implements Node {
-  id: ID!
-  """Such as `H32.15`."""
-  code: String!
-  name: String!
-  nameEn: String
-  level: AgencyLevel
-  parent: Agency
-  validFrom: Date
-  validTo: Date
-  """Who took over."""
-  successor: Agency
-  address: String
-  phone: String
-  """Whether its counter receives dossiers."""
-  reception: Boolean!
-  etag: String
-}
-
-"""One account may act for another."""
-type Delegation {
-  id: ID!
-  principal: Account
-  delegate: Account
-  scopes: [DelegationScope!]!
-  createTime: DateTime
-  expireTime: DateTime
-  revokeTime: DateTime
-  etag: String
-}
-
-"""Where the refresh token goes: into the answer, or into an HttpOnly cookie that scripts cannot read."""
-enum TokenDelivery { BODY COOKIE }
-
-"""A signed-in session. Send the access token as `Authorization: Bearer …`; renew it with refreshSession."""
-type Session {
-  account: Account!
-  accessToken: String!
-  accessExpireTime: DateTime!
-  """Null when it went into the cookie."""
-  refreshToken: String
-  refreshExpireTime: DateTime!
-}
-
-type SignedOut { signedOut: Boolean! }
-
-"""An account opened at the counter, with the code by which its owner claims it."""
-type OpenedAccount { account: Account! activationCode: String }
-
-input SignUpInput {
-  requestId: String
-  kind: AccountKind! = PERSON
-  name: String!
-  citizenNumber: String
-  taxCode: String
-  phone: String
-  email: String
-  password: String!
-  locale: String
-  """Claims an account that was opened at the counter."""
-  activationCode: String
-}
-input SignInInput {
-  requestId: String
-  """Citizen number, tax code, phone, e-mail or username."""
-  identifier: String!
-  password: String!
-  delivery: TokenDelivery! = BODY
-}
-input RefreshSessionInput {
-  requestId: String
-  """Absent: the one in the cookie, which is then replaced."""
-  refreshToken: String
-}
-input SignOutInput {
-  requestId: String
-  refreshToken: String
-  """Ends every session of the caller."""
-  everywhere: Boolean! = false
-}
-input OpenAccountInput {
-  requestId: String
-  kind: AccountKind! = PERSON
-  name: String!
-  citizenNumber: String
-  taxCode: String
-  phone: String
-  email: String
-  locale: String
-  """The agency whose counter opens it."""
-  agency: String!
-}
-input UpdateProfileInput { requestId: String email: String phone: String locale: String etag: String }
-input GrantDelegationInput {
-  requestId: String
-  """The delegate's citizen number, tax code, phone or e-mail."""
-  delegateIdentifier: String!
-  scopes: [DelegationScope!]!
-  expireTime: DateTime
-}
-input RevokeDelegationInput { requestId: String delegationId: ID! }
-''')
-part.enum("AccountKind", pb.AccountKind, "Kinds of accounts.")
-part.enum("AccountStatus", pb.AccountStatus, "UNCLAIMED was opened at the counter and has no password yet.")
-part.enum("AgencyLevel", pb.AgencyLevel, "Levels of the administration.")
-part.enum("DelegationScope", pb.DelegationScope, "What a delegate may do.")
-part.type("Account", pb.Account, key="id")
-part.type("Agency", pb.Agency, key="code")
-part.type("Role", pb.Role)
-part.type("Delegation", pb.Delegation, key="id")
-connection(part, "Agency")
-connection(part, "Delegation")
+if TYPE_CHECKING:
+    from gateway.context import Context
 
 
 @dataclass(frozen=True)
-class Session:
+class OpenSession:
     """A session as the client gets it."""
 
     account: pb.Account
@@ -174,144 +37,282 @@ class Session:
 
 
 @dataclass(frozen=True)
-class SignedOut:
+class Ended:
+    """What signOut answers."""
+
     signed_out: bool = True
 
 
-part.type("Session", Session)
-part.type("SignedOut", SignedOut)
-part.type("OpenedAccount", pb.OpenAccountResponse)
-
-
-@part.resolve("Query.viewer")
-async def viewer(_root: None, info: Info) -> Any:
-    context: Context = info.context
-    if context.caller.kind not in ("citizen", "official"):
-        return None
-    reply = await context.call(context.services.identity.GetAccount, pb.GetAccountRequest())
-    context.accounts.prime(reply.account.id, reply.account)
-    context.wanted_locale = context.wanted_locale or reply.account.locale
-    return reply.account
-
-
-@part.resolve("Query.agency")
-def agency(_root: None, info: Info, code: str) -> Any:
-    return info.context.agencies.load(code)
-
-
-@part.resolve("Query.agencies")
-async def agencies(
-    _root: None,
-    info: Info,
-    first: int,
-    level: int | None = None,
-    on_date: str | None = None,
-    after: str | None = None,
-) -> Page:
-    context: Context = info.context
-
-    async def fetch(size: int, token: str) -> Any:
-        request = pb.ListAgenciesRequest(
-            level=level or 0, on_date=on_date or "", page_size=size, page_token=token
-        )
-        reply = await context.call(context.services.identity.ListAgencies, request)
-        return reply.agencies, reply.next_page_token, None
-
-    return await connect(first, after, fetch)
-
-
-@part.resolve("Account.delegations")
-async def delegations(account: pb.Account, info: Info, first: int, after: str | None = None) -> Page:
-    context: Context = info.context
-    own(context, account)
-
-    async def fetch(size: int, token: str) -> Any:
-        request = pb.ListDelegationsRequest(page_size=size, page_token=token)
-        reply = await context.call(context.services.identity.ListDelegations, request)
-        return reply.delegations, reply.next_page_token, None
-
-    return await connect(first, after, fetch)
-
-
-def own(context: Context, account: pb.Account) -> None:
-    """Raises Forbidden unless the account is the caller's: for lists that services answer for the caller only."""
-    if account.id != context.caller.subject:
-        raise Forbidden("NOT_YOUR_ACCOUNT", "only the owner may list this")
-
-
-part.resolve("Account.representative")(lambda a, info: info.context.accounts.load(a.representative_id))
-part.resolve("Role.agency")(lambda role, info: info.context.agencies.load(role.agency))
-part.resolve("Agency.parent")(lambda agency, info: info.context.agencies.load(agency.parent))
-part.resolve("Agency.successor")(lambda agency, info: info.context.agencies.load(agency.successor))
-part.resolve("Delegation.principal")(lambda d, info: info.context.accounts.load(d.principal_id))
-part.resolve("Delegation.delegate")(lambda d, info: info.context.accounts.load(d.delegate_id))
-
-
-@mutation(
-    part,
-    "signUp",
-    "Account",
-    "Registers a person or organisation, or claims an account opened at the counter.",
+@strawberry.enum(
+    description="Where the refresh token goes: into the answer, or into an HttpOnly cookie that scripts cannot read."
 )
-async def sign_up(context: Context, input: Mapping[str, Any]) -> Any:
-    request = fill(pb.SignUpRequest(client_address=context.client_address), input)
-    if not request.locale:
-        request.locale = context.wanted_locale or "vi"
-    return (await context.call(context.services.identity.SignUp, request)).account
+class TokenDelivery(Enum):
+    BODY = 0
+    COOKIE = 1
 
 
-@mutation(part, "signIn", "Session", "Opens a session.")
-async def sign_in(context: Context, input: Mapping[str, Any]) -> Any:
-    cookie = input["delivery"] == "COOKIE"
-    if cookie and not context.session.possible:
-        raise InvalidInput(
-            violations=[
-                FieldViolation("delivery", "COOKIE_IMPOSSIBLE", "no cookie can be set on this transport")
-            ]
-        )
-    request = pb.SignInRequest(
-        identifier=input["identifier"],
-        password=input["password"],
-        client_address=context.client_address,
-        user_agent=context.user_agent[:200],
+@enum(pb.AccountKind, "ACCOUNT_KIND_")
+class AccountKind(IntEnum):
+    """Kinds of accounts."""
+
+    PERSON = 1
+    ORGANISATION = 2
+    OFFICIAL = 3
+
+
+@enum(pb.AccountStatus, "ACCOUNT_STATUS_")
+class AccountStatus(IntEnum):
+    """UNCLAIMED was opened at the counter and has no password yet."""
+
+    ACTIVE = 1
+    UNCLAIMED = 2
+    LOCKED = 3
+
+
+@enum(pb.AgencyLevel, "AGENCY_LEVEL_")
+class AgencyLevel(IntEnum):
+    """Levels of the administration."""
+
+    MINISTRY = 1
+    PROVINCE = 2
+    COMMUNE = 3
+
+
+@enum(pb.DelegationScope, "DELEGATION_SCOPE_")
+class DelegationScope(IntEnum):
+    """What a delegate may do."""
+
+    FILE = 1
+    READ = 2
+    VAULT = 3
+    PAY = 4
+
+
+@view(pb.Delegation, key="id")
+class Delegation:
+    """One account may act for another."""
+
+    id: strawberry.ID
+    principal: Account | None = one("accounts", "principal_id")
+    delegate: Account | None = one("accounts", "delegate_id")
+    scopes: list[DelegationScope]
+    create_time: DateTime | None
+    expire_time: DateTime | None
+    revoke_time: DateTime | None
+    etag: str | None
+
+
+@view(pb.Account, key="id")
+class Account(Node, AccountVault, AccountDossiers, AccountPayments, AccountNotices):
+    """A person, an organisation or an official. Numbers are masked for those who may not see them."""
+
+    kind: AccountKind
+    status: AccountStatus
+    name: str
+    citizen_number: str | None
+    tax_code: str | None
+    phone: str | None
+    email: str | None
+    username: str | None
+    locale: str | None
+    roles: list[Role]
+    representative: Account | None = one("accounts", "representative_id")
+    create_time: DateTime | None
+    etag: str | None
+
+    @strawberry.field(
+        graphql_type=Connection[Delegation], description="Given and received, newest first. The owner's only."
     )
-    reply = await context.call(context.services.identity.SignIn, request)
-    return _session(context, reply, cookie=cookie)
+    async def delegations(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
+        context: Context = info.context
+        own(context, self)
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListDelegationsRequest(page_size=size, page_token=token)
+            reply = await context.call(context.services.identity.ListDelegations, request)
+            return reply.delegations, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
 
 
-@mutation(part, "refreshSession", "Session", "Renews a session; the old refresh token ends.")
-async def refresh_session(context: Context, input: Mapping[str, Any]) -> Any:
-    given = input.get("refreshToken")
-    token = given or context.session.received
-    if not token:
-        raise Unauthenticated("SIGN_IN_REQUIRED", "no refresh token, neither in the input nor in a cookie")
-    request = pb.RefreshSessionRequest(refresh_token=token, client_address=context.client_address)
-    try:
-        reply = await context.call(context.services.identity.RefreshSession, request)
-    except Unauthenticated:
-        if not given:
-            context.session.set = ("", 0)
-        raise
-    return _session(context, reply, cookie=not given)
+@view(pb.Role)
+class Role:
+    """What an official does in an agency: reception, examiner, leader, clerk, cashier or admin."""
+
+    agency: Agency = one("agencies", "agency")
+    name: str
+    valid_from: Date | None
+    valid_to: Date | None
 
 
-@mutation(part, "signOut", "SignedOut", "Ends the session of the refresh token, or the caller's own.")
-async def sign_out(context: Context, input: Mapping[str, Any]) -> Any:
-    token = input.get("refreshToken") or context.session.received
-    request = pb.SignOutRequest(refresh_token=token, everywhere=input["everywhere"])
-    if context.session.received:
-        context.session.set = ("", 0)
-    await context.call(context.services.identity.SignOut, request)
-    return SignedOut()
+@view(pb.Agency, key="code")
+class Agency(Node):
+    code: str = strawberry.field(description="Such as `H32.15`.")
+    name: str
+    name_en: str | None
+    level: AgencyLevel | None
+    parent: Agency | None = one("agencies", "parent")
+    valid_from: Date | None
+    valid_to: Date | None
+    successor: Agency | None = one("agencies", "successor", description="Who took over.")
+    address: str | None
+    phone: str | None
+    reception: bool = strawberry.field(description="Whether its counter receives dossiers.")
+    etag: str | None
 
 
-def _session(context: Context, reply: Any, *, cookie: bool) -> Session:
+@view(OpenSession)
+class Session:
+    """A signed-in session. Send the access token as `Authorization: Bearer …`; renew it with refreshSession."""
+
+    account: Account
+    access_token: str
+    access_expire_time: DateTime
+    refresh_token: str | None = strawberry.field(description="Null when it went into the cookie.")
+    refresh_expire_time: DateTime
+
+
+@view(Ended)
+class SignedOut:
+    signed_out: bool
+
+
+@view(pb.OpenAccountResponse)
+class OpenedAccount:
+    """An account opened at the counter, with the code by which its owner claims it."""
+
+    account: Account
+    activation_code: str | None
+
+
+@strawberry.input
+class SignUpInput:
+    request_id: str | None = None
+    kind: AccountKind = AccountKind.PERSON
+    name: str
+    citizen_number: str | None = None
+    tax_code: str | None = None
+    phone: str | None = None
+    email: str | None = None
+    password: str
+    locale: str | None = None
+    activation_code: str | None = strawberry.field(
+        default=None, description="Claims an account that was opened at the counter."
+    )
+
+
+@strawberry.input
+class SignInInput:
+    request_id: str | None = None
+    identifier: str = strawberry.field(description="Citizen number, tax code, phone, e-mail or username.")
+    password: str
+    delivery: TokenDelivery = TokenDelivery.BODY
+
+
+@strawberry.input
+class RefreshSessionInput:
+    request_id: str | None = None
+    refresh_token: str | None = strawberry.field(
+        default=None, description="Absent: the one in the cookie, which is then replaced."
+    )
+
+
+@strawberry.input
+class SignOutInput:
+    request_id: str | None = None
+    refresh_token: str | None = None
+    everywhere: bool = strawberry.field(default=False, description="Ends every session of the caller.")
+
+
+@strawberry.input
+class OpenAccountInput:
+    request_id: str | None = None
+    kind: AccountKind = AccountKind.PERSON
+    name: str
+    citizen_number: str | None = None
+    tax_code: str | None = None
+    phone: str | None = None
+    email: str | None = None
+    locale: str | None = None
+    agency: str = strawberry.field(description="The agency whose counter opens it.")
+
+
+@strawberry.input
+class UpdateProfileInput:
+    request_id: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    locale: str | None = None
+    etag: str | None = None
+
+
+@strawberry.input
+class GrantDelegationInput:
+    request_id: str | None = None
+    delegate_identifier: str = strawberry.field(
+        description="The delegate's citizen number, tax code, phone or e-mail."
+    )
+    scopes: list[DelegationScope]
+    expire_time: DateTime | None = None
+
+
+@strawberry.input
+class RevokeDelegationInput:
+    request_id: str | None = None
+    delegation_id: strawberry.ID
+
+
+@strawberry.type
+class IdentityQuery:
+    """Queries of accounts and agencies."""
+
+    @strawberry.field(graphql_type=Account | None, description="The caller's account; null for a stranger.")
+    async def viewer(self, info: Info) -> Any:
+        context: Context = info.context
+        if context.caller.kind not in ("citizen", "official"):
+            return None
+        reply = await context.call(context.services.identity.GetAccount, pb.GetAccountRequest())
+        context.accounts.prime(reply.account.id, reply.account)
+        context.wanted_locale = context.wanted_locale or reply.account.locale
+        return reply.account
+
+    @strawberry.field(graphql_type=Agency | None)
+    def agency(self, info: Info, code: str) -> Any:
+        return info.context.agencies.load(code)
+
+    @strawberry.field(
+        graphql_type=Connection[Agency], description="Agencies valid on a date (today when absent), by code."
+    )
+    async def agencies(
+        self,
+        info: Info,
+        level: AgencyLevel | None = None,
+        on_date: Date | None = None,
+        first: int = 50,
+        after: str | None = None,
+    ) -> Any:
+        context: Context = info.context
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListAgenciesRequest(
+                level=level or 0,  # type: ignore[arg-type]
+                on_date=on_date or "",
+                page_size=size,
+                page_token=token,
+            )
+            reply = await context.call(context.services.identity.ListAgencies, request)
+            return reply.agencies, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
+
+
+def _session(context: Context, reply: Any, *, cookie: bool) -> OpenSession:
     tokens = reply.tokens
     if cookie:
         seconds = tokens.refresh_expire_time.seconds - now().timestamp()
         context.session.set = (tokens.refresh_token, seconds)
     context.accounts.prime(reply.account.id, reply.account)
-    return Session(
+    return OpenSession(
         reply.account,
         tokens.access_token,
         tokens.access_expire_time,
@@ -320,40 +321,93 @@ def _session(context: Context, reply: Any, *, cookie: bool) -> Session:
     )
 
 
-rpc(
-    part,
-    "openAccount",
-    "OpenedAccount",
-    "Opens an account for somebody who files for the first time.",
-    method=lambda context: context.services.identity.OpenAccount,
-    request=pb.OpenAccountRequest,
-    answer=lambda reply: reply,
-)
-rpc(
-    part,
-    "updateProfile",
-    "Account",
-    "Changes the caller's contact data and language.",
-    method=lambda context: context.services.identity.UpdateProfile,
-    request=pb.UpdateProfileRequest,
-    answer=lambda reply: reply.account,
-)
-rpc(
-    part,
-    "grantDelegation",
-    "Delegation",
-    "Lets another account act for the caller.",
-    method=lambda context: context.services.identity.GrantDelegation,
-    request=pb.GrantDelegationRequest,
-    answer=lambda reply: reply.delegation,
-)
-rpc(
-    part,
-    "revokeDelegation",
-    "Delegation",
-    "Ends a delegation.",
-    method=lambda context: context.services.identity.RevokeDelegation,
-    request=pb.RevokeDelegationRequest,
-    answer=lambda reply: reply.delegation,
-    subject="delegationId",
-)
+@strawberry.type
+class IdentityMutation:
+    """Mutations of accounts and sessions."""
+
+    @mutation(Account, "Registers a person or organisation, or claims an account opened at the counter.")
+    async def sign_up(self, info: Info, input: SignUpInput) -> Any:
+        context: Context = info.context
+        request = fill(pb.SignUpRequest(client_address=context.client_address), input)
+        if not request.locale:
+            request.locale = context.wanted_locale or "vi"
+        return (await context.call(context.services.identity.SignUp, request)).account
+
+    @mutation(Session, "Opens a session.")
+    async def sign_in(self, info: Info, input: SignInInput) -> Any:
+        context: Context = info.context
+        cookie = input.delivery is TokenDelivery.COOKIE
+        if cookie and not context.session.possible:
+            raise InvalidInput(
+                violations=[
+                    FieldViolation("delivery", "COOKIE_IMPOSSIBLE", "no cookie can be set on this transport")
+                ]
+            )
+        request = pb.SignInRequest(
+            identifier=input.identifier,
+            password=input.password,
+            client_address=context.client_address,
+            user_agent=context.user_agent[:200],
+        )
+        reply = await context.call(context.services.identity.SignIn, request)
+        return _session(context, reply, cookie=cookie)
+
+    @mutation(Session, "Renews a session; the old refresh token ends.")
+    async def refresh_session(self, info: Info, input: RefreshSessionInput) -> Any:
+        context: Context = info.context
+        token = input.refresh_token or context.session.received
+        if not token:
+            raise Unauthenticated(
+                "SIGN_IN_REQUIRED", "no refresh token, neither in the input nor in a cookie"
+            )
+        request = pb.RefreshSessionRequest(refresh_token=token, client_address=context.client_address)
+        try:
+            reply = await context.call(context.services.identity.RefreshSession, request)
+        except Unauthenticated:
+            if not input.refresh_token:
+                context.session.set = ("", 0)
+            raise
+        return _session(context, reply, cookie=not input.refresh_token)
+
+    @mutation(SignedOut, "Ends the session of the refresh token, or the caller's own.")
+    async def sign_out(self, info: Info, input: SignOutInput) -> Any:
+        context: Context = info.context
+        token = input.refresh_token or context.session.received
+        request = pb.SignOutRequest(refresh_token=token, everywhere=input.everywhere)
+        if context.session.received:
+            context.session.set = ("", 0)
+        await context.call(context.services.identity.SignOut, request)
+        return Ended()
+
+    open_account = rpc(
+        "identity",
+        pb.OpenAccountRequest,
+        OpenAccountInput,
+        OpenedAccount,
+        "Opens an account for somebody who files for the first time.",
+    )
+    update_profile = rpc(
+        "identity",
+        pb.UpdateProfileRequest,
+        UpdateProfileInput,
+        Account,
+        "Changes the caller's contact data and language.",
+        answer="account",
+    )
+    grant_delegation = rpc(
+        "identity",
+        pb.GrantDelegationRequest,
+        GrantDelegationInput,
+        Delegation,
+        "Lets another account act for the caller.",
+        answer="delegation",
+    )
+    revoke_delegation = rpc(
+        "identity",
+        pb.RevokeDelegationRequest,
+        RevokeDelegationInput,
+        Delegation,
+        "Ends a delegation.",
+        answer="delegation",
+        subject="delegation_id",
+    )

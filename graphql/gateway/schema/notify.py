@@ -2,111 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
-from gateway.binding import Info, Part, fill
-from gateway.context import Context
-from gateway.relay import Page, connect
-from gateway.schema.base import connection, mutation
-from gateway.schema.identity import own
+import strawberry
+
+from gateway.binding import enum, fill, view
+from gateway.relay import connect
+from gateway.schema.base import Connection, Info, Node, mutation, one, own, rpc
+from gateway.scalars import DateTime
+from gateway.schema.refs import ChargeRef, DocumentRef, DossierRef
 from kit.errors import Unauthenticated
-from motcua.identity.v1 import identity_pb2 as identity
 from motcua.notify.v1 import notify_pb2 as pb
 
-part = Part('''
-extend type Account {
-  """Newest first. The owner's only."""
-  notices(unreadOnly: Boolean! = false, first: Int! = 20, after: String): NoticeConnection!
-  unreadNotices: Int!
-  noticePreferences: NoticePreferences!
-}
-extend type Subscription {
-  """The caller's notices as they come."""
-  notices: Notice!
-}
-
-type Notice implements Node {
-  id: ID!
-  """Such as `dossier_received`."""
-  kind: String!
-  group: NoticeGroup
-  title: String!
-  body: String!
-  dossier: Dossier
-  charge: Charge
-  document: Document
-  createTime: DateTime!
-  """Null while unread."""
-  readTime: DateTime
-  deliveries: [Delivery!]!
-}
-type Delivery { channel: NoticeChannel! state: DeliveryState! attempts: Int! sendTime: DateTime }
-type NoticePreferences { preferences: [NoticePreference!]! etag: String }
-"""Whether a group of notices goes out over a channel. The app always shows all."""
-type NoticePreference { group: NoticeGroup! channel: NoticeChannel! enabled: Boolean! }
-type NoticesRead { unreadNotices: Int! }
-
-input MarkNoticesReadInput {
-  requestId: String
-  """Absent: all up to now."""
-  noticeIds: [ID!]
-}
-input NoticePreferenceInput { group: NoticeGroup! channel: NoticeChannel! enabled: Boolean! }
-input SetNoticePreferencesInput {
-  requestId: String
-  """Those not named stay."""
-  preferences: [NoticePreferenceInput!]!
-  etag: String
-}
-''')
-part.enum("NoticeChannel", pb.NoticeChannel, "Ways to reach people.")
-part.enum("DeliveryState", pb.DeliveryState, "States of a delivery.")
-part.enum("NoticeGroup", pb.NoticeGroup, "What notices are about.")
-part.type("Notice", pb.Notice, key="id")
-part.type("Delivery", pb.Delivery)
-part.type("NoticePreferences", pb.GetPreferencesResponse, pb.SetPreferencesResponse)
-part.type("NoticePreference", pb.Preference)
-connection(part, "Notice")
+if TYPE_CHECKING:
+    from gateway.context import Context
 
 
 @dataclass(frozen=True)
+class Unread:
+    """How many notices are left unread."""
+
+    unread_notices: int
+
+
+@enum(pb.NoticeChannel, "NOTICE_CHANNEL_")
+class NoticeChannel(IntEnum):
+    """Ways to reach people."""
+
+    APP = 1
+    EMAIL = 2
+    SMS = 3
+    ZALO = 4
+
+
+@enum(pb.DeliveryState, "DELIVERY_STATE_")
+class DeliveryState(IntEnum):
+    """States of a delivery."""
+
+    PENDING = 1
+    SENDING = 2
+    SENT = 3
+    FAILED = 4
+    ABANDONED = 5
+
+
+@enum(pb.NoticeGroup, "NOTICE_GROUP_")
+class NoticeGroup(IntEnum):
+    """What notices are about."""
+
+    DOSSIER = 1
+    PAYMENT = 2
+    DOCUMENT = 3
+    WORK = 4
+    ACCOUNT = 5
+
+
+@view(pb.Notice, key="id")
+class Notice(Node):
+    kind: str = strawberry.field(description="Such as `dossier_received`.")
+    group: NoticeGroup | None
+    title: str
+    body: str
+    dossier: DossierRef | None = one("dossiers", "dossier_id")
+    charge: ChargeRef | None = one("charges", "charge_id")
+    document: DocumentRef | None = one("documents", "document_id")
+    create_time: DateTime
+    read_time: DateTime | None = strawberry.field(description="Null while unread.")
+    deliveries: list[Delivery]
+
+
+@view(pb.Delivery)
+class Delivery:
+    channel: NoticeChannel
+    state: DeliveryState
+    attempts: int
+    send_time: DateTime | None
+
+
+@view(pb.GetPreferencesResponse, pb.SetPreferencesResponse)
+class NoticePreferences:
+    preferences: list[NoticePreference]
+    etag: str | None
+
+
+@view(pb.Preference)
+class NoticePreference:
+    """Whether a group of notices goes out over a channel. The app always shows all."""
+
+    group: NoticeGroup
+    channel: NoticeChannel
+    enabled: bool
+
+
+@view(Unread)
 class NoticesRead:
     unread_notices: int
 
 
-part.type("NoticesRead", NoticesRead)
+@strawberry.input
+class MarkNoticesReadInput:
+    request_id: str | None = None
+    notice_ids: list[strawberry.ID] | None = strawberry.field(
+        default=None, description="Absent: all up to now."
+    )
 
 
-@part.resolve("Account.notices")
-async def notices(
-    account: identity.Account, info: Info, first: int, unread_only: bool, after: str | None = None
-) -> Page:
-    context: Context = info.context
-    own(context, account)
-
-    async def fetch(size: int, token: str) -> Any:
-        request = pb.ListNoticesRequest(unread_only=unread_only, page_size=size, page_token=token)
-        reply = await context.call(context.services.notify.ListNotices, request)
-        return reply.notices, reply.next_page_token, None
-
-    return await connect(first, after, fetch)
+@strawberry.input
+class NoticePreferenceInput:
+    group: NoticeGroup
+    channel: NoticeChannel
+    enabled: bool
 
 
-@part.resolve("Account.unreadNotices")
-async def unread_notices(account: identity.Account, info: Info) -> int:
-    context: Context = info.context
-    own(context, account)
-    reply = await context.call(context.services.notify.GetUnreadCount, pb.GetUnreadCountRequest())
-    return int(reply.unread_count)
+@strawberry.input
+class SetNoticePreferencesInput:
+    request_id: str | None = None
+    preferences: list[NoticePreferenceInput] = strawberry.field(description="Those not named stay.")
+    etag: str | None = None
 
 
-@part.resolve("Account.noticePreferences")
-async def notice_preferences(account: identity.Account, info: Info) -> Any:
-    context: Context = info.context
-    own(context, account)
-    return await context.call(context.services.notify.GetPreferences, pb.GetPreferencesRequest())
+@strawberry.type
+class AccountNotices:
+    """The notices of an account."""
+
+    @strawberry.field(graphql_type=Connection[Notice], description="Newest first. The owner's only.")
+    async def notices(
+        self: Any, info: Info, unread_only: bool = False, first: int = 20, after: str | None = None
+    ) -> Any:
+        context: Context = info.context
+        own(context, self)
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListNoticesRequest(unread_only=unread_only, page_size=size, page_token=token)
+            reply = await context.call(context.services.notify.ListNotices, request)
+            return reply.notices, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
+
+    @strawberry.field(graphql_type=int, description="How many the owner has not read.")
+    async def unread_notices(self: Any, info: Info) -> Any:
+        context: Context = info.context
+        own(context, self)
+        reply = await context.call(context.services.notify.GetUnreadCount, pb.GetUnreadCountRequest())
+        return reply.unread_count
+
+    @strawberry.field(graphql_type=NoticePreferences, description="The channels that the owner chose.")
+    async def notice_preferences(self: Any, info: Info) -> Any:
+        context: Context = info.context
+        own(context, self)
+        return await context.call(context.services.notify.GetPreferences, pb.GetPreferencesRequest())
 
 
 async def new_notices(context: Context) -> AsyncIterator[pb.Notice]:
@@ -122,19 +169,29 @@ async def new_notices(context: Context) -> AsyncIterator[pb.Notice]:
                 yield notice
 
 
-part.resolve("Notice.dossier")(lambda notice, info: info.context.dossiers.load(notice.dossier_id))
-part.resolve("Notice.charge")(lambda notice, info: info.context.charges.load(notice.charge_id))
-part.resolve("Notice.document")(lambda notice, info: info.context.documents.load(notice.document_id))
+@strawberry.type
+class NotifySubscription:
+    """Subscriptions to notices."""
+
+    @strawberry.subscription(graphql_type=Notice, description="The caller's notices as they come.")
+    async def notices(self, info: Info) -> AsyncIterator[Any]:
+        async for notice in new_notices(info.context):
+            yield notice
 
 
-@mutation(part, "markNoticesRead", "NoticesRead", "Marks notices of the caller as read.")
-async def mark_notices_read(context: Context, input: Mapping[str, Any]) -> Any:
-    request = fill(pb.MarkNoticesReadRequest(), input, subject="noticeIds")
-    reply = await context.call(context.services.notify.MarkNoticesRead, request)
-    return NoticesRead(reply.unread_count)
+@strawberry.type
+class NotifyMutation:
+    """Mutations of notices."""
 
+    @mutation(NoticesRead, "Marks notices of the caller as read.")
+    async def mark_notices_read(self, info: Info, input: MarkNoticesReadInput) -> Any:
+        context: Context = info.context
+        request = fill(pb.MarkNoticesReadRequest(), input, subject="notice_ids")
+        reply = await context.call(context.services.notify.MarkNoticesRead, request)
+        return Unread(reply.unread_count)
 
-@mutation(part, "setNoticePreferences", "NoticePreferences", "Chooses the channels of the caller's notices.")
-async def set_notice_preferences(context: Context, input: Mapping[str, Any]) -> Any:
-    request = fill(pb.SetPreferencesRequest(), input)
-    return await context.call(context.services.notify.SetPreferences, request)
+    @mutation(NoticePreferences, "Chooses the channels of the caller's notices.")
+    async def set_notice_preferences(self, info: Info, input: SetNoticePreferencesInput) -> Any:
+        context: Context = info.context
+        request = fill(pb.SetPreferencesRequest(), input)
+        return await context.call(context.services.notify.SetPreferences, request)

@@ -1,163 +1,197 @@
-"""Charges, payments, receipts and refunds."""
+"""Charges, payments and receipts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
-from gateway.binding import Info, Part, fill
-from gateway.context import Context
-from gateway.execution import never_waits
-from gateway.relay import Page, connect
-from gateway.schema.base import Money, connection, mutation, rpc
-from gateway.schema.vault import other
-from motcua.identity.v1 import identity_pb2 as identity
+import strawberry
+
+from gateway.binding import enum, fill, view
+from gateway.relay import connect
+from gateway.schema.base import Amount, Connection, Info, Money, Node, mutation, one, other, plain, rpc
+from gateway.scalars import DateTime
+from gateway.schema.refs import AccountRef, AgencyRef, DossierRef
 from motcua.payment.v1 import payment_pb2 as pb
 
-part = Part('''
-extend type Account {
-  """Newest first."""
-  charges(states: [ChargeState!], first: Int! = 20, after: String): ChargeConnection!
-  receipts(first: Int! = 20, after: String): ReceiptConnection!
-}
-
-"""What a dossier costs."""
-type Charge implements Node {
-  id: ID!
-  dossier: Dossier
-  dossierCode: String
-  procedureName: String
-  payer: Account
-  agency: Agency
-  state: ChargeState!
-  lines: [ChargeLine!]!
-  amount: Money!
-  payments: [Payment!]!
-  receipt: Receipt
-  """Such as `26TAB/00000001`; null until it is issued."""
-  receiptNumber: String
-  refundableOnRejection: Boolean!
-  createTime: DateTime
-  payTime: DateTime
-  etag: String
-}
-type ChargeLine { name: String! amount: Money! quantity: Int! }
-"""An attempt to pay."""
-type Payment {
-  id: ID!
-  method: PaymentMethod!
-  state: PaymentState!
-  amount: Money!
-  """Ours, unique at the gateway."""
-  reference: String
-  """The gateway's answer, such as `00`."""
-  responseCode: String
-  createTime: DateTime
-  payTime: DateTime
-  expireTime: DateTime
-}
-"""An e-receipt."""
-type Receipt implements Node {
-  id: ID!
-  charge: Charge
-  """EBL01 or EBL02."""
-  form: String!
-  series: String!
-  number: String!
-  payerName: String
-  payerTaxCode: String
-  agency: Agency
-  lines: [ChargeLine!]!
-  amount: Money!
-  issueTime: DateTime!
-}
-"""Where to pay: a page of the gateway, or the text of a VietQR code."""
-type PaymentStart {
-  charge: Charge!
-  payment: Payment!
-  redirectUrl: String
-  qrPayload: String
-}
-
-input PayChargeInput { requestId: String chargeId: ID! method: PaymentMethod! = VNPAY }
-input RefundPaymentInput {
-  requestId: String
-  chargeId: ID!
-  """Absent: the one that paid the charge."""
-  paymentId: ID
-  reason: String!
-  etag: String
-}
-''')
-part.enum("ChargeState", pb.ChargeState, "States of a charge.")
-part.enum("PaymentMethod", pb.PaymentMethod, "Ways of paying.")
-part.enum("PaymentState", pb.PaymentState, "SUSPECT waits for a person.")
-part.type("Charge", pb.Charge, key="id")
-part.type("ChargeLine", pb.ChargeLine)
-part.type("Payment", pb.Payment, key="id")
-part.type("Receipt", pb.Receipt, key="id")
-part.type("PaymentStart", pb.BeginPaymentResponse)
-connection(part, "Charge")
-connection(part, "Receipt")
+if TYPE_CHECKING:
+    from gateway.context import Context
 
 
-@part.resolve("Account.charges")
-async def charges(
-    account: identity.Account,
-    info: Info,
-    first: int,
-    states: list[Any] | None = None,
-    after: str | None = None,
-) -> Page:
-    context: Context = info.context
+@enum(pb.ChargeState, "CHARGE_STATE_")
+class ChargeState(IntEnum):
+    """States of a charge."""
 
-    async def fetch(size: int, token: str) -> Any:
-        request = pb.ListChargesRequest(
-            payer_id=other(context, account), states=states, page_size=size, page_token=token
-        )
-        reply = await context.call(context.services.payment.ListCharges, request)
-        return reply.charges, reply.next_page_token, None
-
-    return await connect(first, after, fetch)
+    DUE = 1
+    PAID = 2
+    CANCELLED = 3
+    REFUND_PENDING = 4
+    REFUNDED = 5
 
 
-@part.resolve("Account.receipts")
-async def receipts(account: identity.Account, info: Info, first: int, after: str | None = None) -> Page:
-    context: Context = info.context
+@enum(pb.PaymentMethod, "PAYMENT_METHOD_")
+class PaymentMethod(IntEnum):
+    """Ways of paying."""
 
-    async def fetch(size: int, token: str) -> Any:
-        request = pb.ListReceiptsRequest(payer_id=other(context, account), page_size=size, page_token=token)
-        reply = await context.call(context.services.payment.ListReceipts, request)
-        return reply.receipts, reply.next_page_token, None
-
-    return await connect(first, after, fetch)
+    VNPAY = 1
+    VIETQR = 2
 
 
-part.resolve("Charge.dossier")(lambda charge, info: info.context.dossiers.load(charge.dossier_id))
-part.resolve("Charge.payer")(lambda charge, info: info.context.accounts.load(charge.payer_id))
-part.resolve("Charge.agency", "Receipt.agency")(
-    lambda source, info: info.context.agencies.load(source.agency)
-)
-part.resolve("Charge.receipt")(lambda charge, info: info.context.receipts.load(charge.receipt_id))
-part.resolve("Receipt.charge")(lambda receipt, info: info.context.charges.load(receipt.charge_id))
-part.resolve("Charge.amount", "Receipt.amount")(never_waits(lambda source, _info: source))
-part.resolve("ChargeLine.amount", "Payment.amount")(never_waits(lambda source, _info: Money(source.amount)))
+@enum(pb.PaymentState, "PAYMENT_STATE_")
+class PaymentState(IntEnum):
+    """SUSPECT waits for a person."""
+
+    PENDING = 1
+    PAID = 2
+    FAILED = 3
+    EXPIRED = 4
+    SUSPECT = 5
+    REFUND_PENDING = 6
+    REFUNDED = 7
 
 
-@mutation(part, "payCharge", "PaymentStart", "Begins to pay a charge and answers where to.")
-async def pay_charge(context: Context, input: Mapping[str, Any]) -> Any:
-    request = fill(
-        pb.BeginPaymentRequest(client_address=context.client_address, locale=await context.locale()), input
+@view(pb.Charge, key="id")
+class Charge(Node):
+    """What a dossier costs."""
+
+    dossier: DossierRef | None = one("dossiers", "dossier_id")
+    dossier_code: str | None
+    procedure_name: str | None
+    payer: AccountRef | None = one("accounts", "payer_id")
+    agency: AgencyRef | None = one("agencies", "agency")
+    state: ChargeState
+    lines: list[ChargeLine]
+    amount: Money = plain(lambda charge: charge)
+    payments: list[Payment]
+    receipt: Receipt | None = one("receipts", "receipt_id")
+    receipt_number: str | None = strawberry.field(
+        description="Such as `26TAB/00000001`; null until it is issued."
     )
-    return await context.call(context.services.payment.BeginPayment, request)
+    refundable_on_rejection: bool
+    create_time: DateTime | None
+    pay_time: DateTime | None
+    etag: str | None
 
 
-rpc(
-    part,
-    "refundPayment",
-    "Charge",
-    "Gives the money back.",
-    method=lambda context: context.services.payment.RefundPayment,
-    request=pb.RefundPaymentRequest,
-    answer=lambda reply: reply.charge,
-)
+@view(pb.ChargeLine)
+class ChargeLine:
+    name: str
+    amount: Money = plain(lambda line: Amount(line.amount))
+    quantity: int
+
+
+@view(pb.Payment, key="id")
+class Payment:
+    """An attempt to pay."""
+
+    id: strawberry.ID
+    method: PaymentMethod
+    state: PaymentState
+    amount: Money = plain(lambda payment: Amount(payment.amount))
+    reference: str | None = strawberry.field(description="Ours, unique at the gateway.")
+    response_code: str | None = strawberry.field(description="The gateway's answer, such as `00`.")
+    create_time: DateTime | None
+    pay_time: DateTime | None
+    expire_time: DateTime | None
+
+
+@view(pb.Receipt, key="id")
+class Receipt(Node):
+    """An e-receipt."""
+
+    charge: Charge | None = one("charges", "charge_id")
+    form: str = strawberry.field(description="EBL01 or EBL02.")
+    series: str
+    number: str
+    payer_name: str | None
+    payer_tax_code: str | None
+    agency: AgencyRef | None = one("agencies", "agency")
+    lines: list[ChargeLine]
+    amount: Money = plain(lambda receipt: receipt)
+    issue_time: DateTime
+
+
+@view(pb.BeginPaymentResponse)
+class PaymentStart:
+    """Where to pay: a page of the gateway, or the text of a VietQR code."""
+
+    charge: Charge
+    payment: Payment
+    redirect_url: str | None
+    qr_payload: str | None
+
+
+@strawberry.input
+class PayChargeInput:
+    request_id: str | None = None
+    charge_id: strawberry.ID
+    method: PaymentMethod = PaymentMethod.VNPAY
+
+
+@strawberry.input
+class RefundPaymentInput:
+    request_id: str | None = None
+    charge_id: strawberry.ID
+    payment_id: strawberry.ID | None = strawberry.field(
+        default=None, description="Absent: the one that paid the charge."
+    )
+    reason: str
+    etag: str | None = None
+
+
+@strawberry.type
+class AccountPayments:
+    """What an account owes and has paid."""
+
+    @strawberry.field(graphql_type=Connection[Charge], description="Newest first.")
+    async def charges(
+        self: Any,
+        info: Info,
+        states: list[ChargeState] | None = None,
+        first: int = 20,
+        after: str | None = None,
+    ) -> Any:
+        context: Context = info.context
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListChargesRequest(
+                payer_id=other(context, self),
+                states=states,  # type: ignore[arg-type]
+                page_size=size,
+                page_token=token,
+            )
+            reply = await context.call(context.services.payment.ListCharges, request)
+            return reply.charges, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
+
+    @strawberry.field(graphql_type=Connection[Receipt], description="Newest first.")
+    async def receipts(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
+        context: Context = info.context
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListReceiptsRequest(payer_id=other(context, self), page_size=size, page_token=token)
+            reply = await context.call(context.services.payment.ListReceipts, request)
+            return reply.receipts, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
+
+
+@strawberry.type
+class PaymentMutation:
+    """Mutations of payments."""
+
+    @mutation(PaymentStart, "Begins to pay a charge and answers where to.")
+    async def pay_charge(self, info: Info, input: PayChargeInput) -> Any:
+        context: Context = info.context
+        request = pb.BeginPaymentRequest(client_address=context.client_address, locale=await context.locale())
+        return await context.call(context.services.payment.BeginPayment, fill(request, input))
+
+    refund_payment = rpc(
+        "payment",
+        pb.RefundPaymentRequest,
+        RefundPaymentInput,
+        Charge,
+        "Gives the money back.",
+        answer="charge",
+    )
