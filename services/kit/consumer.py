@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -130,7 +131,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Fetches and handles; whatever happens to NATS is a wait. On cancellation the events in hand are
-        left to be delivered again."""
+        given back."""
         pause = 0.1
         try:
             while True:
@@ -145,6 +146,7 @@ class Consumer:
         finally:
             for task in self._running:
                 task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _fetch(self) -> None:
         name, stream = self._subscription.durable, self._subscription.stream
@@ -166,7 +168,8 @@ class Consumer:
                 self._running.add(task)
                 task.add_done_callback(self._done)
         finally:
-            await pull.unsubscribe()
+            with suppress(nats.errors.Error):  # it would hide the cancellation that ends us
+                await pull.unsubscribe()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -187,6 +190,10 @@ class Consumer:
             beating = asyncio.create_task(self._beat(message))
             try:
                 outcome = await self._attempt(message, kind, headers)
+            except asyncio.CancelledError:
+                with suppress(nats.errors.Error):
+                    await message.nak()
+                raise
             except (nats.errors.Error, OSError) as error:
                 # Not acknowledged: it comes again, and the handler knows what it has handled.
                 log.warning("event %s not settled: %s", headers.get("ce-id"), error)

@@ -25,7 +25,7 @@ _OPTIONS = (
         "grpc.service_config",
         json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
     ),
-    ("grpc.enable_retries", 1),  # only those that no server has seen; the others are `_unary`'s
+    ("grpc.enable_retries", 1),  # only those that no server has seen; the others are tried again below
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -56,11 +56,11 @@ class Channel(grpc.aio.Channel):
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A call with one request and one reply."""
-        return self._one(method, self._channel.unary_unary(method, *args, **kwargs), retry=True)
+        return self._one(method, self._channel.unary_unary(method, *args, **kwargs), streaming=False)
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A call with many requests and one reply; no deadline unless the caller sets one."""
-        return self._one(method, self._channel.stream_unary(method, *args, **kwargs), retry=False)
+        return self._one(method, self._channel.stream_unary(method, *args, **kwargs), streaming=True)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A call with many replies; no deadline unless the caller sets one."""
@@ -70,10 +70,9 @@ class Channel(grpc.aio.Channel):
         """A call with many requests and many replies; no deadline unless the caller sets one."""
         return self._many(method, self._channel.stream_stream(method, *args, **kwargs))
 
-    def _one(self, method: str, call: Any, *, retry: bool) -> Any:
-        name = method.rpartition("/")[2]
-        read = name.startswith(_READS)
-        labels: dict[str, Any] = {}
+    def _one(self, method: str, call: Any, *, streaming: bool) -> Any:
+        read = not streaming and method.rpartition("/")[2].startswith(_READS)
+        observers: dict[str, Callable[[float], None]] = {}
 
         async def run(
             request: Any,
@@ -82,45 +81,39 @@ class Channel(grpc.aio.Channel):
             metadata: Any = None,
             **kwargs: Any,
         ) -> Any:
-            repeatable = retry and read
-            if retry and not read and "request_id" in request.DESCRIPTOR.fields_by_name:
-                repeatable = True
+            attempts = _ATTEMPTS if read else 1
+            if not read and not streaming and "request_id" in request.DESCRIPTOR.fields_by_name:
+                attempts = _ATTEMPTS
                 if not request.request_id:
                     request.request_id = uuid7()
-            if timeout is None and retry:
+            if timeout is None and not streaming:
                 timeout = self._timeout
             started = time.perf_counter()
             code = "OK"
-            with tracer.start_as_current_span(
-                method, kind=trace.SpanKind.CLIENT, record_exception=False
-            ) as span:
-                try:
-                    sent = await self._metadata(span, metadata)
-                    attempt = 1
-                    while True:
-                        try:
-                            return await call(request, timeout=timeout, metadata=sent, **kwargs)
-                        except grpc.aio.AioRpcError as error:
-                            code = error.code().name
-                            pause = 0.1 * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
-                            left = None if timeout is None else timeout - pause
-                            if (
-                                not repeatable
-                                or code != "UNAVAILABLE"
-                                or attempt == _ATTEMPTS
-                                or (left or 1) <= 0
-                            ):
-                                raise
-                        await asyncio.sleep(pause)
-                        timeout, attempt, code = left, attempt + 1, "OK"
-                except asyncio.CancelledError:
-                    code = "CANCELLED"
-                    raise
-                finally:
-                    observe = labels.get(code)
-                    if observe is None:
-                        observe = labels[code] = RPC_CALLED.labels(method, code).observe
-                    observe(time.perf_counter() - started)
+            span = tracer.start_span(method, kind=trace.SpanKind.CLIENT)
+            try:
+                sent = await self._metadata(span, metadata)
+                while True:
+                    try:
+                        return await call(request, timeout=timeout, metadata=sent, **kwargs)
+                    except grpc.aio.AioRpcError as error:
+                        attempts -= 1
+                        code = error.code().name
+                        pause = 0.1 * 2 ** (_ATTEMPTS - attempts) * random.uniform(0.5, 1)  # noqa: S311
+                        if code != "UNAVAILABLE" or not attempts or (timeout and timeout <= pause):
+                            raise
+                    await asyncio.sleep(pause)
+                    timeout = timeout and timeout - pause
+                    code = "OK"
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
+            finally:
+                span.end()
+                observe = observers.get(code)
+                if observe is None:
+                    observe = observers[code] = RPC_CALLED.labels(method, code).observe
+                observe(time.perf_counter() - started)
 
         return run
 

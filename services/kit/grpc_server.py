@@ -192,7 +192,7 @@ class Server:
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", 4 * size),
                 ("grpc.max_connection_age_ms", age),
-                ("grpc.max_connection_age_grace_ms", 60_000),
+                ("grpc.max_connection_age_grace_ms", 600_000),
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -85,9 +85,10 @@ class Relay:
             for entry in await store.outbox(id):
                 await self._publish(entry)
                 done.add(entry.id)
-        finally:
-            if done:
-                await store.published(id, done)
+        except Exception:
+            await store.published(id, done)
+            raise
+        await store.published(id, done)
 
     async def _publish(self, entry: Entry) -> None:
         name = f"publish {entry.type}"
