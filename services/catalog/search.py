@@ -152,7 +152,8 @@ class Index:
                 in_name[code] += weight
             for code in names | others:
                 anywhere[code] += weight
-        least = whole if whole in anywhere.values() else math.ceil(whole * _SHARE)
+        known = sum(w for (names, others), w in zip(matches, weights, strict=True) if names or others)
+        least = whole if whole in anywhere.values() else math.ceil(known * _SHARE)
         scores = {
             code: self._score(self._entries[code], phrase, in_name[code], found, whole)
             for code, found in anywhere.items()
