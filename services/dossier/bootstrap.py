@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import obstore.exceptions
@@ -62,6 +63,14 @@ class DossierSettings(Settings):
     sweep_seconds: float = Field(600.0, gt=0, description="seconds between two sweeps of object storage")
 
 
+class DossierService(Service):
+    """The service, and the ports that it was wired with."""
+
+    def __init__(self, ports: Ports, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ports = ports
+
+
 def build(
     settings: DossierSettings,
     *,
@@ -69,7 +78,7 @@ def build(
     identity: Identity | None = None,
     verifier: TokenVerifier | None = None,
     now: Clock = clock.now,
-) -> Service:
+) -> DossierService:
     """The service. Fakes replace the catalogue, identity, its keys and the time in tests."""
     if settings.environment == "production":
         if not settings.download_secret.get_secret_value():
@@ -110,7 +119,8 @@ def build(
             download_seconds=settings.download_seconds,
         ),
     )
-    return Service(
+    return DossierService(
+        ports,
         "dossier",
         settings,
         servicers=[

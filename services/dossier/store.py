@@ -44,9 +44,9 @@ def open_stores(database: Database, now: clock.Clock = clock.now) -> Stores:
             scalars=scalars,
             indexes=[
                 Index("applicant", "created"),
-                Index("applicant", "state", "created"),
-                Index("agency", "state", "due", "created"),
-                Index("assignee", "state", "due"),
+                Index("applicant", "status", "created"),
+                Index("agency", "status", "due", "created"),
+                Index("assignee", "status", "due"),
                 Index("receiving", "received_on", "finished_on"),
                 Index("receiving", "finished_on", "timeliness"),
             ],

@@ -31,7 +31,7 @@ from dossier.domain.records import (
     vietnam_day,
 )
 from dossier.domain.states import RUNNING, Action, Edge, Party, State, step
-from kit.errors import Conflict, DomainError, FailedPrecondition, InvalidInput
+from kit.errors import Conflict, DomainError, FailedPrecondition, FieldViolation, InvalidInput
 from kit.text import nfc
 
 _CODE = re.compile(r"[A-Z0-9][A-Z0-9.]{0,39}-\d{6}-\d{4,6}")
@@ -196,6 +196,8 @@ class Dossier:
     def withdraw(self, actor: Actor, at: datetime, *, reason: str) -> None:
         """Takes it back while nobody received it; else asks the agency for it."""
         edge = self._may(Action.WITHDRAW, actor, at)
+        if self.state is not State.DRAFT:
+            _said(reason)
         self.closing_reason = reason
         if edge.target is State.WITHDRAWN:
             self.withdrawn, self.finished = True, at
@@ -245,6 +247,8 @@ class Dossier:
             self.withdrawn = True
             self.timeliness = timeliness(at, self.due)
             reason = self.closing_reason or reason
+        else:
+            _said(reason)
         self._close(at, reason)
         self._move(edge, actor, at, reason)
 
@@ -412,6 +416,11 @@ class Dossier:
 
     def _close(self, at: datetime, reason: str) -> None:
         self.closing_reason, self.finished, self.paused, self.asked_from = reason, at, None, None
+
+
+def _said(reason: str) -> None:
+    if not reason:
+        raise InvalidInput(violations=[FieldViolation("reason", "REQUIRED", "say why")])
 
 
 def _window_is_open(dossier: Dossier, actor: Actor, at: datetime) -> None:

@@ -202,7 +202,7 @@ async def withdraw_dossier(
 ) -> View:
     """Takes it back at once while nobody received it, else asks the agency for it."""
     seen = await open_dossier(ports, caller, id)
-    reason = words("reason", reason, required=seen.dossier.state is not State.DRAFT)
+    reason = words("reason", reason)
     return await _act(
         ports, caller, seen, lambda d, who, at: d.withdraw(who, at, reason=reason), request=request, etag=etag
     )
@@ -420,7 +420,7 @@ async def stop_dossier(
 ) -> View:
     """Form 05, or the acceptance of a withdrawal."""
     seen = await open_dossier(ports, caller, id)
-    reason = words("reason", reason, required=seen.dossier.state is not State.WITHDRAWAL_REQUESTED)
+    reason = words("reason", reason)
     return await _act(
         ports, caller, seen, lambda d, who, at: d.stop(who, at, reason=reason), request=request, etag=etag
     )
@@ -581,7 +581,7 @@ async def list_dossiers(
         raise Forbidden("NOT_DELEGATED", "you do not act for this account")
     wanted: dict[str, Any] = {"applicant": applicant}
     if states:
-        wanted["state"] = {"$in": sorted({state.value for state in states})}
+        wanted["status"] = {"$in": sorted({state.value for state in states})}
     page = await ports.dossiers.page(wanted, size=min(size or 20, 100), token=token)
     return [View(d, actor(caller, d, speaks=files)) for d in page.items], page.next_token
 

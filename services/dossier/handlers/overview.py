@@ -62,7 +62,7 @@ def scalars(dossier: Dossier) -> dict[str, Any]:
     handled = dossier.receipt is not None and dossier.timeliness is not Timeliness.NONE
     return {
         "applicant": dossier.applicant,
-        "state": dossier.state.value,
+        "status": dossier.state.value,
         "agency": dossier.current_agency,
         "receiving": dossier.receiving_agency,
         "assignee": dossier.assignee,
@@ -95,7 +95,7 @@ async def list_worklist(
         raise Forbidden("NOT_YOUR_AGENCY", "you have no role in this agency", agency=agency)
     wanted: dict[str, Any] = {
         "agency": {"$in": [agency] if agency else own},
-        "state": {
+        "status": {
             "$in": sorted({s.value for s in states if s is not State.DRAFT} or {s.value for s in WORK})
         },
     }
@@ -157,9 +157,9 @@ async def _count(ports: Ports, scope: Mapping[str, Any], first: str, last: str) 
         handled_early=await count({**done, "timeliness": Timeliness.EARLY.value}),
         handled_on_time=await count({**done, "timeliness": Timeliness.ON_TIME.value}),
         handled_overdue=await count({**done, "timeliness": Timeliness.OVERDUE.value}),
-        in_process_in_time=await count({**still, "state": working, "due": {"$gte": to_text(cutoff)}}),
-        in_process_overdue=await count({**still, "state": working, "due": {"$lt": to_text(cutoff)}}),
-        paused=await count({**still, "state": paused}),
+        in_process_in_time=await count({**still, "status": working, "due": {"$gte": to_text(cutoff)}}),
+        in_process_overdue=await count({**still, "status": working, "due": {"$lt": to_text(cutoff)}}),
+        paused=await count({**still, "status": paused}),
         online=await count({**came, "channel": Channel.ONLINE.value}),
         paid_online=await count({**came, "paid": 1}),
         rated=sum(ratings),
