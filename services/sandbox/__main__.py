@@ -21,6 +21,7 @@ def main() -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), int(port)))
+        listener.listen(128)  # from here on callers wait instead of being refused
     except OSError as error:
         raise SystemExit(
             f"the sandbox cannot listen on {settings.sandbox_listen}: {error.strerror}"

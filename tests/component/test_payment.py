@@ -44,9 +44,11 @@ from kit.ids import uuid7
 from kit.service import Service
 from kit.status import from_rpc
 from motcua.dossier.v1 import events_pb2 as dossier
+from motcua.dossier.v1.dossier_pb2 import FeeLine
 from motcua.payment.v1 import events_pb2 as announced
 from motcua.payment.v1 import payment_pb2 as pb
 from motcua.payment.v1.payment_pb2_grpc import PaymentServiceStub
+from payment import vietqr
 from payment.bootstrap import build
 from payment.settings import Settings
 
@@ -162,8 +164,8 @@ class World:
 
         await self.nats.subscribe("motcua.payment.v1.>", cb=note)
 
-    def heard(self, kind: type, charge: str) -> list[Any]:
-        return [e for e in self.events if type(e) is kind and e.charge.charge_id == charge]
+    def heard(self, kind: Any, charge: str) -> list[Any]:
+        return [e for e in self.events if isinstance(e, kind) and e.charge.charge_id == charge]
 
     async def announce(self, message: Any, id: str = "") -> str:
         """Publishes a dossier's event as the dossier service would; answers its id."""
@@ -203,7 +205,7 @@ class World:
         return found
 
     async def begin(
-        self, charge: pb.Charge, method: int = pb.PAYMENT_METHOD_VNPAY, request_id: str = ""
+        self, charge: pb.Charge, method: Any = pb.PAYMENT_METHOD_VNPAY, request_id: str = ""
     ) -> pb.BeginPaymentResponse:
         asked = pb.BeginPaymentRequest(charge_id=charge.id, method=method, request_id=request_id)
         begun: pb.BeginPaymentResponse = await self.call(f"citizen:{charge.payer_id}", "BeginPayment", asked)
@@ -264,7 +266,7 @@ def request_of(payer: str, **more: Any) -> dossier.PaymentRequested:
             code="H32.15-261123-0001", procedure_name="Trích lục hộ tịch", applicant_id=payer, **about
         ),
         charge_id=uuid7(),
-        lines=[{"name": "Lệ phí", "amount": FEE, "currency": "VND", "quantity": 2}],
+        lines=[FeeLine(name="Lệ phí", amount=FEE, currency="VND", quantity=2)],
         total=FEE,
         currency="VND",
         refundable_on_rejection=True,
@@ -697,7 +699,7 @@ async def test_reconciliation_finds_what_the_gateway_has_and_we_have_not(
     # Money with a text that no charge of ours has any more.
     stray = lost[:-2] + "77"
     code = begun.qr_payload.replace(lost, stray)[:-4]
-    await world.http.post(f"{world.sandbox}/control/qr", json={"qr": code + sandbox.app.wire.crc16(code)})
+    await world.http.post(f"{world.sandbox}/control/qr", json={"qr": code + vietqr.crc(code)})
     found = (await differences())[stray]
     assert (found.kind, found.our_amount, found.their_amount) == ("MISSING_HERE", 0, FEE)
     for date in ("today", "2999-01-01"):
