@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,12 +17,12 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry import trace
 
-from kit import mongo
+from kit import mongo, telemetry
 from kit.consumer import Event, Subscription
 from kit.grpc_client import connect
 from kit.ids import uuid7
 from kit.mongo import Store
-from kit.service import CannotStart, Service
+from kit.service import CannotStart, Service, main
 from kit.settings import Settings
 from kit.telemetry import parent_from, traceparent
 
@@ -158,6 +157,10 @@ async def test_metrics_are_served(mongo_url: str, nats_url: str) -> None:
     await service.stop()
 
 
+def tiny(settings: Settings) -> Service:
+    return Service("tiny", settings, database=mongo.connect(settings.mongodb_url, "tiny"))
+
+
 PROGRAM = """
 from kit import mongo
 from kit.service import Service, main
@@ -170,29 +173,22 @@ main(build)
 """
 
 
-def program(tmp_path: Path, **environment: str) -> subprocess.Popen[str]:
-    file = tmp_path / "tiny.py"
-    file.write_text(PROGRAM)
-    return subprocess.Popen(
-        [sys.executable, str(file)],
-        env={**os.environ, "LOG_FORMAT": "json", **environment},
-        stderr=subprocess.PIPE,
-        text=True,
+async def test_a_signal_ends_a_process_cleanly(mongo_url: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        env={**os.environ, "LOG_FORMAT": "json", "MONGODB_URL": mongo_url},
+        stderr=asyncio.subprocess.PIPE,
     )
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_a_process_cleanly(
-    mongo_url: str, tmp_path: Path, number: signal.Signals
-) -> None:
-    process = program(tmp_path, MONGODB_URL=mongo_url)
     assert process.stderr is not None
-    first = await asyncio.to_thread(process.stderr.readline)
-    assert "ready on port" in first
-    process.send_signal(number)
-    _, rest = await asyncio.to_thread(process.communicate, timeout=10)
+    first = json.loads(await asyncio.wait_for(process.stderr.readline(), 60))
+    assert first["level"] == "INFO"
+    assert "ready on port" in first["message"]
+    process.send_signal(signal.SIGTERM)
+    _, rest = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
-    assert "Traceback" not in rest
+    assert b"Traceback" not in rest
 
 
 @pytest.mark.parametrize(
@@ -200,18 +196,25 @@ async def test_a_signal_ends_a_process_cleanly(
     [
         ({"GRACE": "long"}, "bad setting: GRACE: Input should be a valid number"),
         ({"ENVIRONMENT": "prod"}, "bad setting: ENVIRONMENT: Input should be 'development', 'test' or"),
-        ({"GRPC_LISTEN": "127.0.0.1:BUSY"}, "cannot listen on 127.0.0.1:"),
-        ({"GRPC_LISTEN": "somewhere"}, "cannot listen on somewhere"),
+        ({"GRPC_LISTEN": "127.0.0.1:BUSY"}, "tiny: cannot listen on 127.0.0.1:"),
+        ({"GRPC_LISTEN": "somewhere"}, "tiny: cannot listen on somewhere"),
         ({"MONGODB_URL": "mongodb://"}, "bad setting: MONGODB_URL"),
     ],
 )
-async def test_what_keeps_a_process_from_starting_is_one_line(
-    mongo_url: str, tmp_path: Path, environment: dict[str, str], said: str
+def test_what_keeps_a_process_from_starting_is_one_line(
+    mongo_url: str,
+    environment: dict[str, str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     busy = mongo_url.partition("?")[0].rstrip("/").rpartition(":")[2]
-    given = {name: value.replace("BUSY", busy) for name, value in environment.items()}
-    process = program(tmp_path, **{"MONGODB_URL": mongo_url, **given})
-    _, text = await asyncio.to_thread(process.communicate, timeout=20)
-    assert process.returncode == 2
-    assert said in text
-    assert len(text.strip().splitlines()) == 1
+    monkeypatch.setattr(telemetry, "setup", lambda settings, name: None)
+    monkeypatch.setenv("MONGODB_URL", mongo_url)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.replace("BUSY", busy))
+    with pytest.raises(SystemExit) as ended:
+        main(tiny)
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2
+    assert said in line
