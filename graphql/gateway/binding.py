@@ -1,9 +1,11 @@
 """Strawberry types as views of protobuf messages.
 
-The schema is declared with Strawberry; what its resolvers pass around are protobuf messages, never instances of
-the declared classes. `view` names the messages that a type shows. `bind` gives every field of the built schema its
-plain resolver: the declared one, or a reader of the message field of the same name. A field with neither stops the
-start, so that schema and protos cannot drift apart.
+The schema is declared with Strawberry; what its resolvers pass around are protobuf messages, never
+instances of the declared classes. `view` names the messages that a type shows. `bind` gives every field of
+the built
+schema its plain resolver: the declared one, or a reader of the message field of the same name. A field
+with neither
+stops the start, so that schema and protos cannot drift apart.
 """
 
 from __future__ import annotations
@@ -13,23 +15,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import attrgetter
-from typing import Any, TypeVar, cast, dataclass_transform
+from typing import Any, TypeVar, cast
 
 import strawberry
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from graphql import (
+    GraphQLArgument,
     GraphQLField,
+    GraphQLInputField,
     GraphQLInputObjectType,
     GraphQLInterfaceType,
     GraphQLNonNull,
     GraphQLObjectType,
     GraphQLSchema,
     GraphQLUnionType,
+    Undefined,
 )
 from strawberry.types.field import StrawberryField
 
@@ -50,9 +54,9 @@ class _View:
 _VIEWS: dict[type, _View] = {}
 
 
-@dataclass_transform(field_specifiers=(strawberry.field,))
 def view(*sources: type, key: str = "", name: str | None = None) -> Callable[[type[T]], type[T]]:
-    """Decorates a Strawberry type that shows these classes, messages as a rule; its docstring is the description.
+    """Decorates a Strawberry type that shows these classes, messages as a rule; its docstring is the
+    description.
 
     `key` is the source's field in the type's Node id.
     """
@@ -65,13 +69,12 @@ def view(*sources: type, key: str = "", name: str | None = None) -> Callable[[ty
     return decorate
 
 
-@dataclass_transform(field_specifiers=(strawberry.field,))
 def interface(cls: type[T]) -> type[T]:
     """Decorates an interface; its docstring is the description."""
     return strawberry.interface(cls, description=_described(cls))
 
 
-def enum(values: EnumTypeWrapper[Any], prefix: str) -> Callable[[type[T]], type[T]]:
+def enum(values: Any, prefix: str) -> Callable[[type[T]], type[T]]:
     """Decorates the IntEnum that shows a message's enum: `DOSSIER_STATE_DONE` with its prefix cut off.
 
     Raises TypeError when the two differ.
@@ -82,7 +85,7 @@ def enum(values: EnumTypeWrapper[Any], prefix: str) -> Callable[[type[T]], type[
         ours = {member.name: member.value for member in cast(type[IntEnum], cls)}
         if ours != theirs:
             raise TypeError(f"{cls.__name__} is {ours}, its message has {theirs}")
-        return strawberry.enum(cls, description=_described(cls))  # type: ignore[type-var]
+        return cast(type[T], strawberry.enum(cast(Any, cls), description=_described(cls)))
 
     return decorate
 
@@ -97,14 +100,13 @@ def bind(schema: GraphQLSchema) -> None:
         if type_.name.startswith("__"):
             continue
         if isinstance(type_, GraphQLUnionType | GraphQLInterfaceType):
-            type_.resolve_type = lambda value, _info, _type: names.get(type(value))  # type: ignore[assignment]
+            type_.resolve_type = lambda value, _info, _type: names.get(type(value))
         elif isinstance(type_, GraphQLObjectType):
             type_.is_type_of = None  # values are messages, not instances of the declared class
             origin = type_.extensions["strawberry-definition"].origin
             for name, field in type_.fields.items():
                 declared: StrawberryField = field.extensions["strawberry-definition"]
-                for argument in field.args.values():
-                    argument.out_name = argument.extensions["strawberry-definition"].python_name
+                _name_in_python(field.args)
                 if type_ is schema.subscription_type:
                     field.subscribe = declared.base_resolver.wrapped_func  # type: ignore[union-attr]
                     field.resolve = never_waits(_event)
@@ -113,10 +115,18 @@ def bind(schema: GraphQLSchema) -> None:
                 else:
                     field.resolve = _default(type_.name, name, declared.python_name, field, _view_of(origin))
         elif isinstance(type_, GraphQLInputObjectType):
-            for given in type_.fields.values():
-                given.out_name = given.extensions["strawberry-definition"].python_name
+            _name_in_python(type_.fields)
             made = type_.extensions["strawberry-definition"].origin
             type_.out_type = lambda values, made=made: made(**values)  # type: ignore[method-assign, misc]
+
+
+def _name_in_python(inputs: Mapping[str, GraphQLArgument] | Mapping[str, GraphQLInputField]) -> None:
+    """Arguments reach Python under its names; a default of None is Python's business and no default of the
+    API."""
+    for given in inputs.values():
+        given.out_name = given.extensions["strawberry-definition"].python_name
+        if given.default_value is None:
+            given.default_value = Undefined
 
 
 def _event(event: Any, _info: Any, **_arguments: Any) -> Any:
@@ -154,7 +164,8 @@ def _default(type_name: str, name: str, attribute: str, field: GraphQLField, sho
 
 
 def reader(message_class: type, attribute: str, *, nullable: bool) -> Resolver:
-    """A resolver that reads a field of a message. Where null is allowed it stands for what proto3 leaves empty."""
+    """A resolver that reads a field of a message. Where null is allowed it stands for what proto3 leaves
+    empty."""
     descriptor: FieldDescriptor = message_class.DESCRIPTOR.fields_by_name[attribute]  # type: ignore[attr-defined]
     get = attrgetter(attribute)
     if descriptor.is_repeated:
@@ -169,8 +180,8 @@ def reader(message_class: type, attribute: str, *, nullable: bool) -> Resolver:
 def fill(request: M, given: Any, *, subject: str = "", without: tuple[str, ...] = ()) -> M:
     """Copies an input into a request message and answers it; what is None stays empty.
 
-    Global ids become keys, checked against the type that the name says (`document_id`: Document); the one called
-    `subject` goes into the field `id` or `ids`. Raises InvalidInput for another id.
+    Global ids become keys, checked against the type that the name says (`document_id`: Document); the one
+    called `subject` goes into the field `id` or `ids`. Raises InvalidInput for another id.
     """
     for field in dataclasses.fields(given):
         name, value = field.name, getattr(given, field.name)

@@ -100,7 +100,7 @@ class Documents:
         self._trusted = trusted
         self._known: OrderedDict[str, Prepared] = OrderedDict()
         self._pages = {
-            name: int(field.args["first"].ast_node.default_value.value)
+            name: int(field.args["first"].default_value)
             for type_ in schema.type_map.values()
             if is_object_type(type_)
             for name, field in type_.fields.items()

@@ -1,4 +1,5 @@
-"""What all parts of the schema share: Node, connections, problems, fields that load, and how a mutation is made."""
+"""What all parts of the schema share: Node, connections, problems, fields that load, and how a mutation is
+made."""
 
 from __future__ import annotations
 
@@ -62,6 +63,16 @@ def many(loader: str, keys: str, *, description: str | None = None) -> Any:
         return getattr(info.context, loader).many(getattr(self, keys))
 
     return strawberry.field(resolver=resolve, description=description)
+
+
+def resolver(type_: Any, description: str | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Decorates the resolver of a field of that type; what it answers is a message, not an instance."""
+    return cast(Callable[..., Any], strawberry.field(graphql_type=type_, description=description))
+
+
+def subscription(type_: Any, description: str) -> Callable[[Callable[..., Any]], Any]:
+    """Decorates the source of a subscription of that type."""
+    return cast(Callable[..., Any], strawberry.subscription(graphql_type=type_, description=description))
 
 
 @view()
@@ -182,12 +193,13 @@ Act = Callable[..., Awaitable[Any]]
 
 
 def mutation(answers: type, description: str) -> Callable[[Act], Any]:
-    """Decorates `async def sign_in(self, info, input)`: failures become problems, and the answer is the union of
-    `answers` and them, named after the mutation (`SignInResult`)."""
+    """Decorates `async def sign_in(self, info, input)`: failures become problems, and the answer is the
+    union of `answers` and them, named after the mutation (`SignInResult`)."""
 
     def decorate(act: Act) -> Any:
         name = "".join(word.capitalize() for word in act.__name__.split("_")) + "Result"
-        union = Annotated[Union[(answers, *PROBLEMS)], strawberry.union(name)]  # noqa: UP007 - made of a tuple
+        members: Any = Union[(answers, *PROBLEMS)]
+        union = Annotated[members, strawberry.union(name)]
 
         @wraps(act)
         async def resolve(self: Any, info: Info, input: Any) -> Any:
@@ -217,8 +229,8 @@ def rpc(
 ) -> Any:
     """A mutation that is the RPC of its request's name: the input fills the request.
 
-    `answer` names the field of the reply that is the object; empty: the reply itself. `subject` names the input
-    field that is the request's `id`.
+    `answer` names the field of the reply that is the object; empty: the reply itself. `subject` names the
+    input field that is the request's `id`.
     """
     method = request.DESCRIPTOR.name.removesuffix("Request")
 
@@ -263,8 +275,8 @@ _LOADERS = {
 class NodeQuery:
     """Objects by their ids."""
 
-    @strawberry.field(
-        graphql_type=Node | None,
+    @resolver(
+        Node | None,
         description="An object by its id; null when there is none or the caller may not see it.",
     )
     async def node(self, info: Info, id: strawberry.ID) -> Any:
@@ -276,7 +288,8 @@ class NodeQuery:
 
 
 def own(context: Context, account: Any) -> None:
-    """Raises Forbidden unless the account is the caller's: for lists that services answer for the caller only."""
+    """Raises Forbidden unless the account is the caller's: for lists that services answer for the caller
+    only."""
     if account.id != context.caller.subject:
         raise NotYours("NOT_YOUR_ACCOUNT", "only the owner may list this")
 

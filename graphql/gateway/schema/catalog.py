@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import strawberry
 
 from gateway.binding import enum, reader, view
+from gateway.execution import Resolver, never_waits
+from gateway.ids import to_global
 from gateway.relay import connect
+from gateway.scalars import JSON, Date
 from gateway.schema.base import (
     Amount,
-    Connection,
     Edge,
     Info,
     Money,
@@ -21,10 +23,8 @@ from gateway.schema.base import (
     edges,
     one,
     plain,
+    resolver,
 )
-from gateway.execution import Resolver, never_waits
-from gateway.ids import to_global
-from gateway.scalars import JSON, Date
 from gateway.schema.refs import AgencyRef
 from motcua.catalog.v1 import catalog_pb2 as pb
 
@@ -136,8 +136,8 @@ class Procedure(Node):
     effective_to: Date | None = _in_full("effective_to")
     refundable_on_rejection: bool = _in_full("refundable_on_rejection")
 
-    @strawberry.field(
-        graphql_type=FeeQuote,
+    @resolver(
+        FeeQuote,
         description="What filing it costs. `quantities` are what the fee counts, such as 12 of `page`.",
     )
     async def quote(
@@ -243,8 +243,8 @@ class ProcedureConnection:
 class CatalogQuery:
     """Queries of the catalogue."""
 
-    @strawberry.field(
-        graphql_type=ProcedureConnection,
+    @resolver(
+        ProcedureConnection,
         description="Procedures in force, best match first; accents and case do not matter.",
     )
     async def procedures(
@@ -273,18 +273,14 @@ class CatalogQuery:
 
         return await connect(first, after, fetch)
 
-    @strawberry.field(
-        graphql_type=Procedure | None, description="One procedure: the version named, or the one in force."
-    )
+    @resolver(Procedure | None, description="One procedure: the version named, or the one in force.")
     async def procedure(self, info: Info, code: str, version: int | None = None) -> Any:
         context: Context = info.context
         request = pb.GetProcedureRequest(code=code, version=version or 0)
         reply = await absent_is_null(context.call(context.services.catalog.GetProcedure, request))
         return reply and reply.procedure
 
-    @strawberry.field(
-        graphql_type=list[ProcedureField], description="Fields (lĩnh vực) and how many procedures each has."
-    )
+    @resolver(list[ProcedureField], description="Fields (lĩnh vực) and how many procedures each has.")
     async def procedure_fields(self, info: Info) -> Any:
         context: Context = info.context
         return (await context.call(context.services.catalog.ListFields, pb.ListFieldsRequest())).fields

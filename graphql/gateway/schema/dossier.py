@@ -10,10 +10,21 @@ import strawberry
 from google.protobuf.message import Message
 
 from gateway.binding import enum, view
-from gateway.relay import connect
-from gateway.schema.base import Connection, Info, Node, absent_is_null, many, one, other, plain, rpc
 from gateway.ids import from_global
+from gateway.relay import connect
 from gateway.scalars import JSON, Date, DateTime, Long
+from gateway.schema.base import (
+    Connection,
+    Info,
+    Node,
+    absent_is_null,
+    many,
+    one,
+    other,
+    resolver,
+    rpc,
+    subscription,
+)
 from gateway.schema.catalog import FilingChannel, QuantityInput
 from gateway.schema.refs import AccountRef, AgencyRef, ChargeRef, DocumentRef, ProcedureRef
 from motcua.dossier.v1 import dossier_pb2 as pb
@@ -403,17 +414,19 @@ class HandOverResultInput:
 class DossierQuery:
     """Queries of dossiers."""
 
-    @strawberry.field(
-        graphql_type=Tracking | None,
-        description="What anyone with the code may know of a dossier; no personal data. Null when there is none.",
+    @resolver(
+        Tracking | None,
+        description=(
+            "What anyone with the code may know of a dossier; no personal data. Null when there is none."
+        ),
     )
     async def track(self, info: Info, code: str) -> Any:
         context: Context = info.context
         request = pb.TrackDossierRequest(code=code, client_address=context.client_address)
         return await absent_is_null(context.call(context.services.dossier.TrackDossier, request))
 
-    @strawberry.field(
-        graphql_type=Connection[Dossier],
+    @resolver(
+        Connection[Dossier],
         description="What the caller's agencies have before them, by due time.",
     )
     async def worklist(
@@ -442,8 +455,8 @@ class DossierQuery:
 
         return await connect(first, after, fetch)
 
-    @strawberry.field(
-        graphql_type=Statistics,
+    @resolver(
+        Statistics,
         description="Counts of a period, both dates included. Absent agency: all that the caller may see.",
     )
     async def statistics(
@@ -462,7 +475,7 @@ class DossierQuery:
 class AccountDossiers:
     """The dossiers of an account."""
 
-    @strawberry.field(graphql_type=Connection[Dossier], description="Newest first.")
+    @resolver(Connection[Dossier], description="Newest first.")
     async def dossiers(
         self: Any,
         info: Info,
@@ -486,8 +499,9 @@ class AccountDossiers:
 
 
 async def dossier_changed(context: Context, id: str) -> AsyncIterator[pb.Dossier]:
-    """The source of `dossierChanged`: the dossier is read as the caller each time, so the right to see it is checked
-    at the start and at every event. Ends with the NotFound or Forbidden of the first reading that fails."""
+    """The source of `dossierChanged`: the dossier is read as the caller each time, so the right to see it
+    is checked at the start and at every event. Ends with the NotFound or Forbidden of the first reading
+    that fails."""
     key = from_global(id, "Dossier")
     async with context.live.watch_dossier(key) as changes:
         request = pb.GetDossierRequest(id=key)
@@ -500,9 +514,7 @@ async def dossier_changed(context: Context, id: str) -> AsyncIterator[pb.Dossier
 class DossierSubscription:
     """Subscriptions to dossiers."""
 
-    @strawberry.subscription(
-        graphql_type=Dossier, description="The dossier as it is now, and again after each change."
-    )
+    @subscription(Dossier, description="The dossier as it is now, and again after each change.")
     async def dossier_changed(self, info: Info, id: strawberry.ID) -> AsyncIterator[Any]:
         async for dossier in dossier_changed(info.context, id):
             yield dossier

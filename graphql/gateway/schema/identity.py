@@ -11,8 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.binding import enum, fill, view
 from gateway.relay import connect
-from gateway.schema.base import Connection, Info, Node, mutation, one, own, rpc
 from gateway.scalars import Date, DateTime
+from gateway.schema.base import Connection, Info, Node, mutation, one, own, resolver, rpc
 from gateway.schema.dossier import AccountDossiers
 from gateway.schema.notify import AccountNotices
 from gateway.schema.payment import AccountPayments
@@ -44,7 +44,9 @@ class Ended:
 
 
 @strawberry.enum(
-    description="Where the refresh token goes: into the answer, or into an HttpOnly cookie that scripts cannot read."
+    description=(
+        "Where the refresh token goes: into the answer, or into an HttpOnly cookie that scripts cannot read."
+    )
 )
 class TokenDelivery(Enum):
     BODY = 0
@@ -120,9 +122,7 @@ class Account(Node, AccountVault, AccountDossiers, AccountPayments, AccountNotic
     create_time: DateTime | None
     etag: str | None
 
-    @strawberry.field(
-        graphql_type=Connection[Delegation], description="Given and received, newest first. The owner's only."
-    )
+    @resolver(Connection[Delegation], description="Given and received, newest first. The owner's only.")
     async def delegations(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
         context: Context = info.context
         own(context, self)
@@ -163,7 +163,8 @@ class Agency(Node):
 
 @view(OpenSession)
 class Session:
-    """A signed-in session. Send the access token as `Authorization: Bearer …`; renew it with refreshSession."""
+    """A signed-in session. Send the access token as `Authorization: Bearer …`; renew it with
+    refreshSession."""
 
     account: Account
     access_token: str
@@ -266,7 +267,7 @@ class RevokeDelegationInput:
 class IdentityQuery:
     """Queries of accounts and agencies."""
 
-    @strawberry.field(graphql_type=Account | None, description="The caller's account; null for a stranger.")
+    @resolver(Account | None, description="The caller's account; null for a stranger.")
     async def viewer(self, info: Info) -> Any:
         context: Context = info.context
         if context.caller.kind not in ("citizen", "official"):
@@ -276,13 +277,11 @@ class IdentityQuery:
         context.wanted_locale = context.wanted_locale or reply.account.locale
         return reply.account
 
-    @strawberry.field(graphql_type=Agency | None)
+    @resolver(Agency | None)
     def agency(self, info: Info, code: str) -> Any:
         return info.context.agencies.load(code)
 
-    @strawberry.field(
-        graphql_type=Connection[Agency], description="Agencies valid on a date (today when absent), by code."
-    )
+    @resolver(Connection[Agency], description="Agencies valid on a date (today when absent), by code.")
     async def agencies(
         self,
         info: Info,

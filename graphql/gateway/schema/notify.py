@@ -11,8 +11,8 @@ import strawberry
 
 from gateway.binding import enum, fill, view
 from gateway.relay import connect
-from gateway.schema.base import Connection, Info, Node, mutation, one, own, rpc
 from gateway.scalars import DateTime
+from gateway.schema.base import Connection, Info, Node, mutation, one, own, resolver, subscription
 from gateway.schema.refs import ChargeRef, DocumentRef, DossierRef
 from kit.errors import Unauthenticated
 from motcua.notify.v1 import notify_pb2 as pb
@@ -128,7 +128,7 @@ class SetNoticePreferencesInput:
 class AccountNotices:
     """The notices of an account."""
 
-    @strawberry.field(graphql_type=Connection[Notice], description="Newest first. The owner's only.")
+    @resolver(Connection[Notice], description="Newest first. The owner's only.")
     async def notices(
         self: Any, info: Info, unread_only: bool = False, first: int = 20, after: str | None = None
     ) -> Any:
@@ -142,14 +142,14 @@ class AccountNotices:
 
         return await connect(first, after, fetch)
 
-    @strawberry.field(graphql_type=int, description="How many the owner has not read.")
+    @resolver(int, description="How many the owner has not read.")
     async def unread_notices(self: Any, info: Info) -> Any:
         context: Context = info.context
         own(context, self)
         reply = await context.call(context.services.notify.GetUnreadCount, pb.GetUnreadCountRequest())
         return reply.unread_count
 
-    @strawberry.field(graphql_type=NoticePreferences, description="The channels that the owner chose.")
+    @resolver(NoticePreferences, description="The channels that the owner chose.")
     async def notice_preferences(self: Any, info: Info) -> Any:
         context: Context = info.context
         own(context, self)
@@ -157,8 +157,8 @@ class AccountNotices:
 
 
 async def new_notices(context: Context) -> AsyncIterator[pb.Notice]:
-    """The source of `notices`: each new notice of the caller, read as the caller. Raises Unauthenticated for a
-    stranger."""
+    """The source of `notices`: each new notice of the caller, read as the caller. Raises Unauthenticated
+    for a stranger."""
     if context.caller.kind not in ("citizen", "official"):
         raise Unauthenticated("SIGN_IN_REQUIRED", "notices need a signed-in caller")
     async with context.live.watch_notices(context.caller.subject) as ids:
@@ -173,7 +173,7 @@ async def new_notices(context: Context) -> AsyncIterator[pb.Notice]:
 class NotifySubscription:
     """Subscriptions to notices."""
 
-    @strawberry.subscription(graphql_type=Notice, description="The caller's notices as they come.")
+    @subscription(Notice, description="The caller's notices as they come.")
     async def notices(self, info: Info) -> AsyncIterator[Any]:
         async for notice in new_notices(info.context):
             yield notice

@@ -9,8 +9,20 @@ import strawberry
 
 from gateway.binding import enum, fill, view
 from gateway.relay import connect
-from gateway.schema.base import Amount, Connection, Info, Money, Node, mutation, one, other, plain, rpc
 from gateway.scalars import DateTime
+from gateway.schema.base import (
+    Amount,
+    Connection,
+    Info,
+    Money,
+    Node,
+    mutation,
+    one,
+    other,
+    plain,
+    resolver,
+    rpc,
+)
 from gateway.schema.refs import AccountRef, AgencyRef, DossierRef
 from motcua.payment.v1 import payment_pb2 as pb
 
@@ -143,7 +155,7 @@ class RefundPaymentInput:
 class AccountPayments:
     """What an account owes and has paid."""
 
-    @strawberry.field(graphql_type=Connection[Charge], description="Newest first.")
+    @resolver(Connection[Charge], description="Newest first.")
     async def charges(
         self: Any,
         info: Info,
@@ -165,7 +177,7 @@ class AccountPayments:
 
         return await connect(first, after, fetch)
 
-    @strawberry.field(graphql_type=Connection[Receipt], description="Newest first.")
+    @resolver(Connection[Receipt], description="Newest first.")
     async def receipts(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
         context: Context = info.context
 

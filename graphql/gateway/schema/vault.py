@@ -11,8 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.binding import enum, fill, view
 from gateway.relay import connect
-from gateway.schema.base import Connection, Info, Node, mutation, one, other, own, plain, rpc
 from gateway.scalars import Date, DateTime, Long
+from gateway.schema.base import Connection, Info, Node, mutation, one, other, resolver, rpc
 from gateway.schema.refs import AccountRef, AgencyRef, DossierRef
 from motcua.dossier.v1 import vault_pb2 as pb
 
@@ -79,9 +79,7 @@ class Document(Node):
     create_time: DateTime | None
     etag: str | None
 
-    @strawberry.field(
-        graphql_type=Connection[Access], description="Who read or used it, newest first. The owner's only."
-    )
+    @resolver(Connection[Access], description="Who read or used it, newest first. The owner's only.")
     async def accesses(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
         context: Context = info.context
 
@@ -107,8 +105,8 @@ class DocumentVersion:
 class Upload(Node):
     """A place to send bytes to with tus 1.0: PATCH the url with the access token."""
 
-    @strawberry.field(description="Where its bytes go.")
-    def url(self: Any, info: Info) -> str:
+    @resolver(str, description="Where its bytes go.")
+    def url(self: Any, info: Info) -> Any:
         return f"{info.context.public_url}/files/{self.id}"
 
     size: Long
@@ -184,7 +182,7 @@ class VerifyDocumentInput:
 class AccountVault:
     """The vault of an account."""
 
-    @strawberry.field(graphql_type=Connection[Document], description="The vault, newest first.")
+    @resolver(Connection[Document], description="The vault, newest first.")
     async def documents(
         self: Any, info: Info, type: str | None = None, first: int = 20, after: str | None = None
     ) -> Any:
