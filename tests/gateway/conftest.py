@@ -387,6 +387,18 @@ async def target() -> AsyncIterator[str]:
     await server.stop(0)
 
 
+@pytest.fixture(scope="session")
+def issue() -> Callable[..., str]:
+    """Issues access tokens: `issue(subject, kind=…, seconds=…, key=…)`."""
+    return token
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., Any]:
+    """Serves a gateway with settings of one's own: `async with serving(settings) as gateway`."""
+    return serve
+
+
 @pytest.fixture
 def fakes() -> Fakes:
     """The fakes, as new."""

@@ -63,9 +63,7 @@ def make(outcomes: list[str]) -> Any:
         def resolve(source: Any, _info: Any, **arguments: Any) -> Any:
             depth = source["depth"] if source else 0
             how = outcomes[(depth * 7 + len(field_name) * 3 + len(type_name)) % len(outcomes)]
-            value = (
-                None if "null" in how else GraphQLError("broken") if "error" in how else produce(depth)
-            )
+            value = None if "null" in how else GraphQLError("broken") if "error" in how else produce(depth)
             if how == "error":
                 raise ValueError(f"{type_name}.{field_name}")
             if how.startswith("wait"):
@@ -94,7 +92,15 @@ SCHEMA = make(["value"])
 COMPOSITE = {
     "Query": {"a": "A", "b": "B", "things": "Thing", "node": "Node"},
     "Mutation": {"first": "A", "second": "A"},
-    "A": {"self": "A", "next": "B", "list": "B", "loose": "A", "thing": "Thing", "things": "Thing", "node": "Node"},
+    "A": {
+        "self": "A",
+        "next": "B",
+        "list": "B",
+        "loose": "A",
+        "thing": "Thing",
+        "things": "Thing",
+        "node": "Node",
+    },
     "B": {"a": "A", "maybe": "B"},
     "Thing": {},
     "Node": {},
@@ -164,7 +170,9 @@ def test_it_answers_what_graphql_core_answers(
         expected: Any = execute(schema, document, variable_values=variables)
         if hasattr(expected, "__await__"):
             expected = await expected
-        return expected, await Executor(schema).execute(document, operation, None, key="k", variables=variables)
+        return expected, await Executor(schema).execute(
+            document, operation, None, key="k", variables=variables
+        )
 
     expected, got = asyncio.run(both())
     assert got.data == expected.data, print_ast(document)

@@ -1,0 +1,127 @@
+"""Browsers: cross-site requests, CORS, the refresh cookie, security headers."""
+
+from __future__ import annotations
+
+from http.cookies import SimpleCookie
+from typing import Any
+
+import pytest
+
+from kit.errors import Unauthenticated
+
+SIGN_IN = """mutation ($input: SignInInput!) { signIn(input: $input) {
+  __typename ... on Session { accessToken refreshToken account { name } } ... on Problem { reason message } } }"""
+REFRESH = """mutation ($input: RefreshSessionInput!) { refreshSession(input: $input) {
+  __typename ... on Session { refreshToken } ... on Problem { reason } } }"""
+WHO = {"identifier": "079090000101", "password": "Motcua@2026"}
+APP = "https://app.example.vn"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": APP}, 200),
+        ({"origin": APP, "sec-fetch-site": "cross-site"}, 200),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": f"{APP}.evil.example"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+    ],
+)
+async def test_only_our_pages_and_allowed_ones_may_post(
+    gateway: Any, headers: dict[str, str], status: int
+) -> None:
+    response = await gateway.ask("{ __typename }", headers=headers)
+    assert response.status_code == status
+
+
+async def test_a_page_of_our_own_may_post(gateway: Any) -> None:
+    response = await gateway.ask("{ __typename }", headers={"origin": gateway.url})
+    assert response.status_code == 200
+
+
+async def test_a_form_cannot_reach_a_mutation(gateway: Any, fakes: Any) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        response = await gateway.http.post(
+            "/graphql", content=b'{"query": "mutation { x }"}', headers={"content-type": kind}
+        )
+        assert response.status_code == 415
+    assert fakes.calls.total() == 0
+
+
+async def test_preflights_are_answered_for_allowed_origins_only(gateway: Any) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    allowed = await gateway.http.options("/graphql", headers={"origin": APP} | asked)
+    assert allowed.status_code == 204
+    assert allowed.headers["access-control-allow-origin"] == APP
+    assert allowed.headers["access-control-allow-credentials"] == "true"
+    refused = await gateway.http.options("/graphql", headers={"origin": "https://evil.example"} | asked)
+    assert refused.status_code == 403
+    assert "access-control-allow-origin" not in refused.headers
+
+
+async def test_every_answer_has_the_security_headers(gateway: Any) -> None:
+    for path in ("/graphql?query={__typename}", "/healthz", "/nothing", "/files/d/x"):
+        headers = (await gateway.http.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "server" not in headers or "uvicorn" in headers["server"]
+
+
+async def test_a_program_gets_its_refresh_token_in_the_answer(gateway: Any, fakes: Any) -> None:
+    response = await gateway.ask(SIGN_IN, {"input": WHO}, bearer="")
+    session = response.json()["data"]["signIn"]
+    assert session["__typename"] == "Session"
+    assert session["refreshToken"] == "refresh-1"
+    assert session["account"]["name"] == "Nguyễn Thị An"
+    assert "set-cookie" not in response.headers
+    assert fakes.requests["SignIn"].client_address == "127.0.0.1"
+
+
+async def test_a_browser_gets_it_in_a_cookie_that_scripts_and_other_sites_cannot_use(gateway: Any) -> None:
+    response = await gateway.ask(SIGN_IN, {"input": WHO | {"delivery": "COOKIE"}}, bearer="")
+    session = response.json()["data"]["signIn"]
+    assert session["refreshToken"] is None
+    assert "refresh-1" not in response.text
+    cookie = SimpleCookie(response.headers["set-cookie"])["__Secure-motcua-refresh"]
+    assert cookie.value == "refresh-1"
+    assert cookie["httponly"]
+    assert cookie["secure"]
+    assert (cookie["samesite"], cookie["path"]) == ("Strict", "/graphql")
+    assert 86_000 < int(cookie["max-age"]) <= 86_400
+
+
+async def test_the_cookie_renews_the_session_and_is_replaced(gateway: Any, fakes: Any) -> None:
+    sent = {"cookie": "__Secure-motcua-refresh=refresh-0"}
+    response = await gateway.ask(REFRESH, {"input": {}}, bearer="", headers=sent)
+    assert response.json()["data"]["refreshSession"] == {"__typename": "Session", "refreshToken": None}
+    assert fakes.requests["RefreshSession"].refresh_token == "refresh-0"
+    assert "refresh-1" in response.headers["set-cookie"]
+
+
+async def test_a_cookie_that_is_no_good_is_taken_away(gateway: Any, fakes: Any) -> None:
+    fakes.fail["RefreshSession"] = Unauthenticated("SESSION_ENDED", "used twice")
+    sent = {"cookie": "__Secure-motcua-refresh=refresh-0"}
+    response = await gateway.ask(REFRESH, {"input": {}}, bearer="", headers=sent)
+    assert response.json()["data"]["refreshSession"]["reason"] == "SESSION_ENDED"
+    assert SimpleCookie(response.headers["set-cookie"])["__Secure-motcua-refresh"]["max-age"] == "0"
+
+
+async def test_no_refresh_token_at_all_is_unauthenticated(gateway: Any, fakes: Any) -> None:
+    data = await gateway.data(REFRESH, {"input": {}}, bearer="")
+    assert data["refreshSession"] == {"__typename": "Unauthenticated", "reason": "SIGN_IN_REQUIRED"}
+    assert fakes.calls["RefreshSession"] == 0
+
+
+async def test_signing_out_takes_the_cookie_away(gateway: Any, fakes: Any) -> None:
+    query = "mutation { signOut(input: {}) { __typename ... on SignedOut { signedOut } } }"
+    response = await gateway.ask(query, headers={"cookie": "__Secure-motcua-refresh=refresh-0"})
+    assert response.json()["data"]["signOut"] == {"__typename": "SignedOut", "signedOut": True}
+    assert fakes.requests["SignOut"].refresh_token == "refresh-0"
+    assert SimpleCookie(response.headers["set-cookie"])["__Secure-motcua-refresh"]["max-age"] == "0"
