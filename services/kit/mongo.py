@@ -9,24 +9,19 @@ writer can tell whether its own write had landed.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
-import json
 import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from datetime import date, datetime, timedelta
-from enum import Enum
-from functools import cache
-from typing import Any, Generic, Protocol, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
-from pydantic import TypeAdapter
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import (
     AutoReconnect,
@@ -41,9 +36,12 @@ from pymongo.write_concern import WriteConcern
 
 from kit import clock
 from kit.auth import Caller
-from kit.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
+from kit.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from kit.events import Entry, entry_of
 from kit.ids import derived, uuid7
+from kit.paging import make_token, narrowed, read_token
+from kit.plain import from_plain as from_plain
+from kit.plain import to_plain as to_plain
 from kit.settings import CannotStart
 
 Document = dict[str, Any]
@@ -321,10 +319,10 @@ class Store(Generic[A]):
         sort = [(field, direction)] if field == "created" else [(field, direction), ("created", DESCENDING)]
         steps = [dict(filter)]
         if token:
-            value, created = _read_token(token, order)
-            steps = [_narrowed(filter, field, beyond, value)]
+            value, created = read_token(token, order)
+            steps = [narrowed(filter, field, beyond, value)]
             if field != "created":  # first the rest of those with an equal value
-                steps.insert(0, _narrowed({**filter, field: value}, "created", "$lt", created))
+                steps.insert(0, narrowed({**filter, field: value}, "created", "$lt", created))
         found: list[Document] = []
         for step in steps:
             if (missing := size + 1 - len(found)) > 0:
@@ -333,7 +331,7 @@ class Store(Generic[A]):
         more = len(found) > size
         return Page(
             [self._aggregate(document) for document in shown],
-            _make_token(order, shown[-1][field], shown[-1]["created"]) if more else "",
+            make_token(order, shown[-1][field], shown[-1]["created"]) if more else "",
         )
 
     async def scan(self, filter: Mapping[str, Any]) -> AsyncIterator[A]:
@@ -573,40 +571,6 @@ def etag(aggregate: Aggregate) -> str:
     return str(aggregate.revision)
 
 
-def to_plain(value: Any) -> Any:
-    """The value as it is stored: dataclasses as dicts, enums by value, instants and dates as text.
-
-    Raises TypeError for what must not be stored (bytes, Decimal, naive times …).
-    """
-    kind = type(value)
-    if value is None or kind in (str, int, float, bool):
-        return value
-    if isinstance(value, Enum):
-        return to_plain(value.value)
-    if isinstance(value, datetime):
-        return clock.to_text(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {str(to_plain(key)): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_plain(item) for item in value]
-    if is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
-    raise TypeError(f"{kind.__name__} cannot be stored")
-
-
-def from_plain(kind: type[T], value: Any) -> T:
-    """The stored value as `kind` again, checked. Raises pydantic's ValidationError when it does not fit."""
-    adapter = cast("TypeAdapter[T]", _adapter(cast(Hashable, kind)))
-    return adapter.validate_python(value)
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
 def _clashes_by_id(error: DuplicateKeyError) -> bool:
     details = error.details or {}
     return details.get("keyPattern") == {"_id": 1} or str(details.get("errmsg", "")).endswith("._id")
@@ -614,25 +578,3 @@ def _clashes_by_id(error: DuplicateKeyError) -> bool:
 
 def _named(before: Document) -> list[str]:
     return [*before["writes"], os.urandom(8).hex()][-_WRITES:]
-
-
-def _narrowed(filter: Mapping[str, Any], field: str, beyond: str, value: Any) -> Document:
-    known = filter.get(field)
-    limits = dict(known) if isinstance(known, Mapping) else {} if known is None else {"$in": [known]}
-    if beyond in limits:
-        value = min(value, limits[beyond]) if beyond == "$lt" else max(value, limits[beyond])
-    return {**filter, field: {**limits, beyond: value}}
-
-
-def _make_token(order: str, value: Any, created: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([order, value, created]).encode()).decode().rstrip("=")
-
-
-def _read_token(token: str, order: str) -> tuple[Any, str]:
-    try:
-        made_for, value, created = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except ValueError:
-        made_for, value, created = None, None, None
-    if made_for != order or not isinstance(value, (str, int, float)) or not isinstance(created, str):
-        raise InvalidInput("INVALID_PAGE_TOKEN", "no page of this list gave this token")
-    return value, created

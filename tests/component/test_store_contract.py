@@ -329,6 +329,38 @@ async def test_a_write_whose_answer_was_lost_is_not_done_twice(
     assert (stored.size, stored.revision) == (2, 3)
 
 
+async def test_a_new_primary_that_lags_behind_does_not_make_a_write_happen_twice(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = tables._collection
+    table = await tables.add(tables.make())
+    before = await collection.find_one({"_id": table.id})
+    lost, stale = [1], [1, 1]
+
+    class Lagging:
+        """The write lands, its answer is lost, and the next reads do not show it yet."""
+
+        async def replace_one(self, filter: Any, document: Any) -> Any:
+            result = await collection.replace_one(filter, document)
+            if lost:
+                lost.pop()
+                raise AutoReconnect("connection closed")
+            return result
+
+        async def find_one(self, filter: Any) -> Any:
+            if not lost and stale:
+                stale.pop()
+                return before
+            return await collection.find_one(filter)
+
+    monkeypatch.setattr(tables, "_collection", Lagging())
+    changed = await tables.change(table.id, Table.grow)
+    monkeypatch.setattr(tables, "_collection", collection)
+    assert not stale
+    stored = await tables.get(table.id)
+    assert (stored.size, stored.revision) == (changed.size, changed.revision) == (1, 2)
+
+
 async def test_a_reserved_value_stays_with_the_first(tables: Tables) -> None:
     names = tables.database["names"]
     held = await asyncio.gather(*(mongo.reserve(names, "an@example.vn", f"account-{n}") for n in range(10)))
