@@ -56,8 +56,8 @@ class VnpayGateway:
             )
         )
 
-    async def inquire(self, payment: Payment) -> Report:
-        """What the gateway knows of an attempt. Raises Unavailable."""
+    async def inquire(self, payment: Payment) -> list[Report]:
+        """What the gateway knows of an attempt: one report. Raises Unavailable."""
         now = self._clock()
         body = vnpay.query_request(
             self.merchant,
@@ -68,7 +68,7 @@ class VnpayGateway:
         )
         answer = await self._post(body)
         try:
-            return report_of(vnpay.read_query_answer(answer, self.merchant, payment.reference))
+            return [report_of(vnpay.read_query_answer(answer, self.merchant, payment.reference))]
         except (vnpay.BadSignature, vnpay.Malformed) as error:
             raise Unavailable("GATEWAY_UNCLEAR", str(error)) from error
 
@@ -141,19 +141,19 @@ class TransferBank:
         except (KeyError, TypeError, ValueError) as error:
             raise vnpay.Malformed(f"not a transfer: {error}") from error
 
-    async def inquire(self, payment: Payment) -> Report:
-        """The transfer that reached us with this payment's reference, if any. Raises Unavailable."""
+    async def inquire(self, payment: Payment) -> list[Report]:
+        """The transfers that reached us with this payment's reference. Raises Unavailable."""
         answer = await _signed_post(
             self._http, f"{self._api_url}/transfers", {"reference": payment.reference}, self._secret
         )
-        for row in answer["rows"]:
-            try:
-                return _transfer(
-                    str(row["reference"]), row["amount"], str(row["transaction"]), str(row["time"])
-                )
-            except (KeyError, TypeError, ValueError) as error:
-                raise Unavailable("GATEWAY_UNCLEAR", f"the bank's transfers: {error}") from error
-        return Report(reference=payment.reference, result=Result.UNKNOWN, amount=0, code="")
+        try:
+            found = [
+                _transfer(str(row["reference"]), row["amount"], str(row["transaction"]), str(row["time"]))
+                for row in answer["rows"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unavailable("GATEWAY_UNCLEAR", f"the bank's transfers: {error}") from error
+        return found or [Report(reference=payment.reference, result=Result.UNKNOWN, amount=0, code="")]
 
     async def refund(self, payment: Payment) -> tuple[vnpay.RefundAnswer, str]:
         """Sends a transfer back; the same request each time. Raises Unavailable."""

@@ -144,8 +144,8 @@ class Charge:
         self._receive(found, report, now=now)
         return Said.ACCEPTED if report.amount == found.amount else Said.AMOUNT_DIFFERS
 
-    def asked(self, payment: str, result: Result, *, now: datetime, ask_after: timedelta) -> None:
-        """Notes that the gateway was asked and that its word decides nothing: ask later, or give up.
+    def asked(self, payment: str, result: Result | None, *, now: datetime, ask_after: timedelta) -> None:
+        """Notes that the gateway was asked (None: it did not answer): if still open, ask later or give up.
 
         An attempt that the gateway does not know or has not finished is over some time after the payer's
         time has run out; one under review is asked about for as long as it takes.
@@ -223,7 +223,7 @@ class Charge:
         """It ended without a result: what is unpaid falls away, what is paid goes back by the rule."""
         if self.state is ChargeState.DUE:
             self.cancel(reason, now=now)
-        elif self.state is ChargeState.PAID and refundable:
+        elif self.state is ChargeState.PAID and refundable and self.refundable_on_rejection:
             self.request_refund(reason=RefundReason.DOSSIER_CLOSED, by="", note=reason, now=now)
 
     def receipt_issued(self, receipt: str, number: str) -> None:

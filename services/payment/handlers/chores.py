@@ -18,7 +18,7 @@ from payment.domain import receipts
 from payment.domain.charge import Charge
 from payment.domain.lifecycle import Method, Result
 from payment.domain.receipts import Book, Receipt
-from payment.domain.records import Payment, Report
+from payment.domain.records import Payment
 from payment.handlers import Ports
 
 log = logging.getLogger(__name__)
@@ -71,26 +71,20 @@ async def do_chores(ports: Ports, charge: Charge) -> None:
 
 async def _ask(ports: Ports, charge: Charge, payment: Payment) -> None:
     try:
-        report = await ports.gateway(payment.method).inquire(payment)
+        reports = await ports.gateway(payment.method).inquire(payment)
+        said = reports[0].result
     except Unavailable as error:
         log.warning("payment %s: the gateway cannot say: %s", payment.id, error)
-        report = Report(reference=payment.reference, result=Result.PENDING, amount=0, code="")
-        unreachable = True
-    else:
-        unreachable = False
+        reports, said = [], None
 
     def hear(fresh: Charge) -> None:
-        if report.result is Result.PAID and payment.method is Method.VIETQR:
-            surplus = derived("transfer", report.transaction)
-            fresh.transfer_received(report, payment=surplus, now=ports.clock())
-        else:
-            fresh.report(report, now=ports.clock())
-        fresh.asked(
-            payment.id,
-            Result.SUSPECT if unreachable else report.result,  # nobody said that it is over
-            now=ports.clock(),
-            ask_after=ports.terms.ask_after,
-        )
+        for report in reports:
+            if report.result is Result.PAID and payment.method is Method.VIETQR:
+                surplus = derived("transfer", report.transaction)
+                fresh.transfer_received(report, payment=surplus, now=ports.clock())
+            else:
+                fresh.report(report, now=ports.clock())
+        fresh.asked(payment.id, said, now=ports.clock(), ask_after=ports.terms.ask_after)
 
     await ports.charges.change(charge.id, hear)
     ports.wake()

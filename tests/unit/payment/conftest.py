@@ -150,11 +150,11 @@ class FakeGateway:
     def begin(self, charge: Charge, payment: Payment, *, client_address: str, locale: str) -> Begun:
         return Begun(redirect_url=f"https://gateway/{payment.reference}")
 
-    async def inquire(self, payment: Payment) -> Report:
+    async def inquire(self, payment: Payment) -> list[Report]:
         self.inquiries += 1
         self._up()
         unknown = Report(reference=payment.reference, result=Result.UNKNOWN, amount=0, code="91")
-        return self.knows.get(payment.reference, unknown)
+        return [self.knows.get(payment.reference, unknown)]
 
     async def refund(self, payment: Payment) -> tuple[RefundAnswer, str]:
         self._up()

@@ -34,7 +34,13 @@ SOON = timedelta(minutes=2)
 
 def new(amount: int = 20_000) -> Charge:
     return create(
-        id="c1", payer="an", dossier="d1", agency="H32.15", lines=[Line("Lệ phí", amount)], now=NOON
+        id="c1",
+        payer="an",
+        dossier="d1",
+        agency="H32.15",
+        lines=[Line("Lệ phí", amount)],
+        now=NOON,
+        refundable_on_rejection=True,
     )
 
 
@@ -143,8 +149,8 @@ class Lifecycle(RuleBasedStateMachine):
                 assert self.charge.report(report, now=self.now) is Said.ALREADY_KNOWN
             assert to_plain(self.charge) == before
 
-    @rule(data=st.data(), result=st.sampled_from([Result.UNKNOWN, Result.PENDING, Result.SUSPECT]))
-    def we_ask_and_learn_nothing(self, data: st.DataObject, result: Result) -> None:
+    @rule(data=st.data(), result=st.sampled_from([Result.UNKNOWN, Result.PENDING, Result.SUSPECT, None]))
+    def we_ask_and_learn_nothing(self, data: st.DataObject, result: Result | None) -> None:
         payment = self.some(data)
         if payment:
             self.charge.asked(payment.id, result, now=self.now, ask_after=SOON)
@@ -324,8 +330,13 @@ def test_a_refused_refund_waits_for_a_person_who_can_try_again() -> None:
 
 
 def test_only_the_rule_of_the_procedure_sends_a_paid_fee_back() -> None:
-    for refundable, state in ((True, ChargeState.REFUND_PENDING), (False, ChargeState.PAID)):
+    for refundable, ours, state in (
+        (True, True, ChargeState.REFUND_PENDING),
+        (False, True, ChargeState.PAID),
+        (True, False, ChargeState.PAID),
+    ):
         charge = new()
+        charge.refundable_on_rejection = ours
         payment = begun(charge)
         charge.report(paid(payment), now=NOON)
         charge.close(refundable=refundable, reason="DossierRejected", now=NOON)
