@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -121,9 +122,9 @@ class CatalogApi(catalog_pb2_grpc.CatalogServiceServicer):
     async def ListFields(
         self, request: pb.ListFieldsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListFieldsResponse:
-        fields = await handlers.fields(self._ports, current_caller())
+        counted = await handlers.fields(self._ports, current_caller())
         return pb.ListFieldsResponse(
-            fields=[pb.ListFieldsResponse.Field(name=name, procedures=count) for name, count in fields]
+            fields=[pb.ListFieldsResponse.Field(name=name, procedures=count) for name, count in counted]
         )
 
     async def PutProcedure(
@@ -343,9 +344,9 @@ def from_message(message: pb.Procedure) -> Draft:
     """A version that someone wants to put. Raises InvalidInput for enums and dates that are none."""
     path = "procedure"
     content = Content(
-        name=nfc(" ".join(message.name.split())),
+        name=" ".join(message.name.split()),
         name_en=message.name_en.strip(),
-        field=nfc(" ".join(message.field.split())),
+        field=" ".join(message.field.split()),
         levels=tuple(dict.fromkeys(_level(level, f"{path}.levels") for level in message.levels)),
         modes=tuple(
             Mode(
@@ -413,12 +414,23 @@ def from_message(message: pb.Procedure) -> Draft:
     )
     return Draft(
         code=message.code,
-        content=content,
+        content=_composed(content),
         curated=message.curated,
         effective_from=_date(message.effective_from, f"{path}.effective_from"),
         effective_to=_date(message.effective_to, f"{path}.effective_to"),
         etag=message.etag,
     )
+
+
+def _composed(value: Any) -> Any:
+    """The same with all of its text in NFC."""
+    if type(value) is str:
+        return nfc(value)
+    if isinstance(value, tuple):
+        return tuple(_composed(inner) for inner in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{each.name: _composed(getattr(value, each.name)) for each in fields(value)})
+    return value
 
 
 def canonical(form: struct_pb2.Struct) -> str:

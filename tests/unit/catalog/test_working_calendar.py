@@ -125,7 +125,7 @@ def test_every_entry_of_the_table_names_its_source() -> None:
 def test_rules_hold_from_their_date_on() -> None:
     old = {"valid_from": "2026-01-01", "rest_days": [5, 6], "hours": [["07:30", "17:00"]], "cut_off": "15:00"}
     new = {**old, "valid_from": "2026-11-17", "cut_off": "16:00"}
-    table = {"holidays": [], "working_rest_days": []}
+    table: dict[str, list[str]] = {"holidays": [], "working_rest_days": []}
     calendar = parse({"rules": [{**new, "source": "n"}, {**old, "source": "o"}], "years": {"2026": table}})
     limit = TimeLimit(1, WORKING_DAYS)
     assert calendar.due(at("2026-11-16T15:30"), limit).counted_from == date(2026, 11, 18)
