@@ -4,6 +4,7 @@ https://graphql.github.io/graphql-over-http/draft/"""
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -32,6 +33,7 @@ from kit.auth import ANONYMOUS, Caller, TokenVerifier
 from kit.errors import DomainError, Unauthenticated
 from kit.telemetry import SECONDS, parent_from, tracer
 
+log = logging.getLogger(__name__)
 OPERATIONS = Histogram(
     "graphql_operation_seconds", "GraphQL operations", ("kind", "outcome"), buckets=SECONDS
 )
@@ -106,6 +108,7 @@ class GraphQL:
         self._verifier = verifier
         self._documents = documents
         self._executor = Executor(schema())
+        self._pumps: set[asyncio.Task[None]] = set()
 
     # Who asks
 
@@ -328,25 +331,36 @@ class GraphQL:
                 yield _event("next", await self.run(asked, prepared, operation, context))
                 yield _event("complete", None)
                 return
-            yield b":\n\n"
-            async with aclosing(self.stream(asked, prepared, operation, context, expires)) as answers:  # type: ignore[type-var]
-                step = asyncio.ensure_future(anext(answers))
+            answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(1)
+
+            async def pump() -> (
+                None
+            ):  # a task of its own, so that what it watches is let go when it is cancelled
+                stream = self.stream(asked, prepared, operation, context, expires)
                 try:
-                    while True:
-                        done, _ = await asyncio.wait({step}, timeout=_ALIVE)
-                        if not done:
-                            yield b":\n\n"
-                            continue
-                        try:
-                            answer = step.result()
-                        except StopAsyncIteration:
-                            break
-                        yield _event("next", answer)
-                        step = asyncio.ensure_future(anext(answers))
-                finally:
-                    if not step.done():
-                        step.cancel()
-                        await asyncio.wait({step})
+                    async with aclosing(stream):  # type: ignore[type-var]
+                        async for answer in stream:
+                            await answers.put(answer)
+                except Exception:
+                    log.exception("a stream failed")
+                await answers.put(None)
+
+            pumping = asyncio.create_task(pump())
+            self._pumps.add(pumping)
+            pumping.add_done_callback(self._pumps.discard)
+            try:
+                yield b":\n\n"
+                while True:
+                    try:
+                        answer = await asyncio.wait_for(answers.get(), _ALIVE)
+                    except TimeoutError:
+                        yield b":\n\n"
+                        continue
+                    if answer is None:
+                        break
+                    yield _event("next", answer)
+            finally:
+                pumping.cancel()
             yield _event("complete", None)
 
         return StreamingResponse(

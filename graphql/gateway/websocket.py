@@ -6,6 +6,7 @@ https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +20,11 @@ from gateway.documents import Refused
 from gateway.endpoint import Asked, BadRequest, GraphQL, locale_of
 from gateway.errors import formatted
 from kit.auth import ANONYMOUS, Caller
-from kit.errors import DomainError
+from kit.errors import DomainError, Unauthenticated
 
 PROTOCOL = "graphql-transport-ws"
 _INIT = 10.0  # seconds given to connection_init
+_FAREWELL = 0.5  # seconds between the end of the streams and that of the socket
 _OPERATIONS = 20  # at once on one socket
 
 
@@ -35,6 +37,13 @@ class _Socket:
     token: str = ""
     expires: float = float("inf")
     operations: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def patience(self) -> float | None:
+        """Seconds to wait for the next message: until the token expires, and a little more for the streams to say
+        so first."""
+        if not self.acknowledged:
+            return _INIT
+        return None if self.expires == float("inf") else max(0.0, self.expires - time.time()) + _FAREWELL
 
     async def send(self, **message: Any) -> None:
         await self.websocket.send_text(orjson.dumps(message).decode())
@@ -72,10 +81,10 @@ async def serve(graphql: GraphQL, websocket: WebSocket) -> None:
 async def _serve(socket: _Socket) -> None:
     while True:
         try:
-            text = await asyncio.wait_for(
-                socket.websocket.receive_text(), None if socket.acknowledged else _INIT
-            )
+            text = await asyncio.wait_for(socket.websocket.receive_text(), socket.patience())
         except TimeoutError:
+            if socket.acknowledged:
+                raise _Close(4401, "Token expired") from None
             raise _Close(4408, "Connection initialisation timeout") from None
         except KeyError:
             raise _Close(4400, "Invalid message") from None
@@ -152,6 +161,11 @@ async def _operate(socket: _Socket, id: str, payload: Any) -> None:
                         await socket.send(id=id, type="error", payload=answer["errors"])
                         return
                     await socket.send(id=id, type="next", payload=answer)
+        elif time.time() >= socket.expires:
+            expired = Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
+            told = formatted(GraphQLError(expired.message, original_error=expired), locale)
+            await socket.send(id=id, type="error", payload=[told])
+            return
         else:
             answer = await socket.graphql.run(asked, prepared, operation, context)
             if "data" not in answer:

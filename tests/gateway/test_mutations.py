@@ -30,7 +30,36 @@ SUBMIT = """mutation ($input: SubmitDossierInput!) { submitDossier(input: $input
   ... on RateLimited { retryAfter }
 } }"""
 ID = b64encode(b"Dossier:dossier-1").decode()
-JOURNEY = ["signUp", "signIn", "refreshSession", "signOut", "beginUpload", "createDossier", "submitDossier", "supplementDossier", "withdrawDossier", "payCharge", "markNoticesRead", "setNoticePreferences", "rateDossier", "grantDelegation", "revokeDelegation", "openAccount", "receiveDossier", "rejectDossier", "requestSupplement", "requestPayment", "handOff", "completeStep", "extendDeadline", "stopDossier", "signResult", "handOverResult", "verifyDocument", "refundPayment"]
+JOURNEY = [
+    "signUp",
+    "signIn",
+    "refreshSession",
+    "signOut",
+    "beginUpload",
+    "createDossier",
+    "submitDossier",
+    "supplementDossier",
+    "withdrawDossier",
+    "payCharge",
+    "markNoticesRead",
+    "setNoticePreferences",
+    "rateDossier",
+    "grantDelegation",
+    "revokeDelegation",
+    "openAccount",
+    "receiveDossier",
+    "rejectDossier",
+    "requestSupplement",
+    "requestPayment",
+    "handOff",
+    "completeStep",
+    "extendDeadline",
+    "stopDossier",
+    "signResult",
+    "handOverResult",
+    "verifyDocument",
+    "refundPayment",
+]
 
 
 async def test_an_input_becomes_the_request_and_the_reply_the_answer(gateway: Any, fakes: Any) -> None:
