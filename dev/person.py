@@ -63,7 +63,7 @@ class Person:
         return dict((await self.ask(document, input={"requestId": str(uuid.uuid4()), **given}))["done"])
 
     async def do(self, mutation: str, answer: str, fields: str, **input: Any) -> JSON:
-        """Runs a mutation that must answer the type `answer`, with its `fields`. Raises Surprise for a problem."""
+        """Runs a mutation that must answer the type `answer`, with its `fields`. Raises Surprise otherwise."""
         done = await self.attempt(mutation, f"... on {answer} {{ {fields} }}", **input)
         if done["__typename"] != answer:
             raise Surprise(f"{self.name}: {mutation} answered {done}")
@@ -115,6 +115,15 @@ class Person:
     async def get(self, url: str, **parameters: str) -> httpx.Response:
         """Opens a page as a browser would, following no redirect."""
         return await self._http.get(url, params=parameters or None)
+
+    async def patch(self, url: str, content: bytes) -> httpx.Response:
+        """Sends the first bytes of an upload, as tus does."""
+        tus = {
+            "Tus-Resumable": "1.0.0",
+            "Upload-Offset": "0",
+            "Content-Type": "application/offset+octet-stream",
+        }
+        return await self._http.patch(url, content=content, headers={**self.headers, **tus})
 
     async def post(self, url: str, body: JSON) -> httpx.Response:
         """Sends JSON to another site, such as the sandbox bank."""
