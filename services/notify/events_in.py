@@ -97,7 +97,7 @@ def _of(
 def _applicant(ref: dossier.DossierRef, kind: str, charge: str = "", **params: str | Name) -> News:
     """News to the applicant, with the code and the procedure that nearly all of them name."""
     params = {"procedure": ref.procedure_name, **params}
-    if kind not in ("dossier_submitted", "dossier_rejected"):  # there is no code yet
+    if kind != "dossier_submitted":  # there is no code yet
         params["code"] = ref.code
     return News(kind, About(dossier=ref.dossier_id, charge=charge), params, to=(ref.applicant_id,))
 
@@ -326,14 +326,14 @@ def _payer(kind: str, more: Callable[[Any], Mapping[str, str | Name]] = lambda m
 def _refund(message: Any) -> dict[str, str | Name]:
     return {
         "amount": str(message.amount),
-        "reason": message.reason,
+        "cause": message.reason,
         "agency": Name(agency=message.charge.agency),
     }
 
 
 PAYMENT: Final[Mapping[type[Message], Reaction]] = {
     payment.ChargePaid: _payer("charge_paid"),
-    payment.ChargeCancelled: _payer("charge_cancelled", lambda message: {"reason": message.reason}),
+    payment.ChargeCancelled: _payer("charge_cancelled", lambda message: {"cause": message.reason}),
     payment.PaymentFailed: _payer("payment_failed"),
     payment.ReceiptIssued: _payer(
         "receipt_issued",

@@ -35,10 +35,10 @@ class Template:
 def templates(locale: str) -> Mapping[str, Template]:
     """All templates of a language by kind. Raises ValueError when a kind lacks one or names other parameters
     than its own."""
-    raw = tomllib.loads(files("notify").joinpath("templates", f"{locale}.toml").read_text("utf-8"))
     found = {
         kind: Template(nfc(text["title"]), tuple(nfc(text["body"]).strip().splitlines()))
-        for kind, text in raw.items()
+        for kind, text in _read(locale).items()
+        if kind != "causes"
     }
     if found.keys() != KINDS.keys():
         raise ValueError(f"{locale}.toml: kinds differ: {sorted(found.keys() ^ KINDS.keys())}")
@@ -49,12 +49,22 @@ def templates(locale: str) -> Mapping[str, Template]:
     return found
 
 
+def cause(code: str, locale: str) -> str:
+    """In words why another service did something; nothing for a code that no language has words for."""
+    return nfc(_read(locale)["causes"].get(code, ""))
+
+
+@cache
+def _read(locale: str) -> dict[str, dict[str, str]]:
+    return tomllib.loads(files("notify").joinpath("templates", f"{locale}.toml").read_text("utf-8"))
+
+
 def write(kind: str, locale: str, params: Mapping[str, str]) -> tuple[str, str]:
     """Title and body of a notice in a language.
 
-    Instants (`due`, `new_due`, `at`, `until`) are given as stored text and `amount` in đồng; both are written
-    as the language does. A body line all of whose parameters are empty is left out. Raises KeyError for a
-    missing parameter.
+    Instants (`due`, `new_due`, `at`, `until`) are given as stored text, `amount` in đồng, `cause` as a code;
+    they are written as the language does. A body line all of whose parameters are empty is left out.
+    Raises KeyError for a missing parameter.
     """
     template = templates(locale)[kind]
     values = {name: _value(name, value, locale) for name, value in params.items()}
@@ -92,6 +102,7 @@ _WRITTEN: Final[Mapping[str, Callable[[str, str], str]]] = {
     "at": instant,
     "until": instant,
     "amount": amount,
+    "cause": cause,
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 

@@ -41,11 +41,11 @@ def _kind(group: Group, *params: str, app_only: bool = False) -> Kind:
     return Kind(group, frozenset(params), app_only)
 
 
-# `by` names the officer and the agency that acted.
+# `by` names the officer and the agency that acted; `cause` is a code that the templates put into words.
 KINDS: Final[Mapping[str, Kind]] = {
     "dossier_submitted": _kind(Group.DOSSIER, "procedure", "agency"),
     "dossier_received": _kind(Group.DOSSIER, "code", "procedure", "due", "by"),
-    "dossier_rejected": _kind(Group.DOSSIER, "procedure", "reason", "by"),
+    "dossier_rejected": _kind(Group.DOSSIER, "code", "procedure", "reason", "by"),
     "supplement_requested": _kind(Group.DOSSIER, "code", "procedure", "defects", "reason", "guidance", "by"),
     "dossier_supplemented": _kind(Group.DOSSIER, "code", "procedure", "due", "agency"),
     "step_completed": _kind(Group.DOSSIER, "code", "procedure", "step", "by", app_only=True),
@@ -59,11 +59,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "result_handed_over": _kind(Group.DOSSIER, "code", "procedure", "by"),
     "payment_requested": _kind(Group.PAYMENT, "code", "procedure", "amount", "by"),
     "charge_paid": _kind(Group.PAYMENT, "code", "procedure", "amount"),
-    "charge_cancelled": _kind(Group.PAYMENT, "code", "procedure", "amount", "reason"),
+    "charge_cancelled": _kind(Group.PAYMENT, "code", "procedure", "amount", "cause"),
     "payment_failed": _kind(Group.PAYMENT, "code", "procedure", "amount"),
     "receipt_issued": _kind(Group.PAYMENT, "code", "procedure", "amount", "number", "agency"),
-    "refund_requested": _kind(Group.PAYMENT, "code", "procedure", "amount", "reason", "agency"),
-    "payment_refunded": _kind(Group.PAYMENT, "code", "procedure", "amount", "reason", "agency"),
+    "refund_requested": _kind(Group.PAYMENT, "code", "procedure", "amount", "cause", "agency"),
+    "payment_refunded": _kind(Group.PAYMENT, "code", "procedure", "amount", "cause", "agency"),
     "document_deposited": _kind(Group.DOCUMENT, "document"),
     "document_verified": _kind(Group.DOCUMENT, "document", "agency"),
     "account_opened": _kind(Group.ACCOUNT, "agency"),

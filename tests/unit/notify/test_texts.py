@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from notify import texts
 from notify.domain.kinds import KINDS
+from payment.domain.lifecycle import RefundReason
 
 SAMPLES = {
     "due": "2026-11-25T09:30:00.000Z",
@@ -17,6 +18,7 @@ SAMPLES = {
     "at": "2026-11-23T05:00:00.000Z",
     "until": "2027-01-01T00:00:00.000Z",
     "amount": "1234567",
+    "cause": "DOUBLE_PAYMENT",
 }
 
 
@@ -84,6 +86,17 @@ def test_a_title_is_one_line_and_a_text_has_no_control_characters_whatever_comes
     assert not [
         letter for letter in body if (ord(letter) < 32 and letter not in "\n\t") or letter in "\u202e\u2028"
     ]
+
+
+def test_what_payment_says_in_codes_is_said_in_words_in_both_languages() -> None:
+    vi, en = (texts._read(locale)["causes"] for locale in ("vi", "en"))
+    assert vi.keys() == en.keys()
+    assert vi.keys() == {"DossierRejected", "DossierWithdrawn", "DossierStopped", *RefundReason}
+    _, body = texts.write("payment_refunded", "en", sample("payment_refunded"))
+    assert body.endswith("Reason: it was paid twice")
+    _, body = texts.write("payment_refunded", "en", sample("payment_refunded") | {"cause": "NEW_CODE"})
+    assert "NEW_CODE" not in body
+    assert "Reason" not in body
 
 
 def test_a_very_long_parameter_is_cut() -> None:
