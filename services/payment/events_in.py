@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kit.consumer import Event, Subscription
+from kit.errors import InvalidInput
 from motcua.dossier.v1 import events_pb2 as dossier
 from payment.domain import charge
 from payment.domain.records import Line
@@ -15,6 +16,8 @@ def subscriptions(ports: Ports) -> list[Subscription]:
     async def requested(event: Event) -> None:
         message: dossier.PaymentRequested = event.message
         about = message.dossier
+        if message.total != sum(line.amount for line in message.lines):
+            raise InvalidInput("TOTAL_DIFFERS", "the lines do not add up to the total", total=message.total)
         await dossiers.charge_requested(
             ports,
             charge.create(

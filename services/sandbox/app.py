@@ -140,13 +140,12 @@ class Sandbox:
         transaction = self.ledger.transaction(request.path_params["ref"])
         if transaction is None:
             return JSONResponse({"problem": "no such transaction; open its payment page first"}, 404)
-        settled = self._settle(
-            transaction,
-            outcome,
-            delay=float(wanted.get("delay_ms", 0)) / 1000,
-            repeat=int(wanted.get("repeat", 0)),
-            lose=bool(wanted.get("lose_ipn", False)),
-        )
+        try:
+            delay, repeat = float(wanted.get("delay_ms", 0)) / 1000, int(wanted.get("repeat", 0))
+        except (TypeError, ValueError):
+            return JSONResponse({"problem": "delay_ms and repeat are numbers"}, 400)
+        lose = bool(wanted.get("lose_ipn", False))
+        settled = self._settle(transaction, outcome, delay=delay, repeat=repeat, lose=lose)
         if settled is None:
             return JSONResponse({"problem": "settled already"}, 409)
         return JSONResponse({"return_url": self._return_url(settled), "transaction_no": str(settled.number)})
@@ -163,7 +162,7 @@ class Sandbox:
                 lose=bool(wanted.get("lose_ipn", False)),
                 spoil=bool(wanted.get("wrong_checksum", False)),
             )
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             return JSONResponse({"problem": f"not a code that can be paid here: {error}"}, 400)
         return JSONResponse({"transaction_id": transfer})
 

@@ -158,8 +158,13 @@ class World:
         await self.service.stop()
 
     async def hear(self) -> None:
+        seen: set[str] = set()
+
         async def note(message: Any) -> None:
-            name = message.headers["ce-type"].rpartition(".")[2]
+            name, id = message.headers["ce-type"].rpartition(".")[2], message.headers["Nats-Msg-Id"]
+            if id in seen:  # two relays may publish the same event; the stream keeps it once
+                return
+            seen.add(id)
             self.events.append(getattr(announced, name).FromString(message.data))
 
         await self.nats.subscribe("motcua.payment.v1.>", cb=note)
@@ -707,6 +712,43 @@ async def test_reconciliation_finds_what_the_gateway_has_and_we_have_not(
             await world.call("official:o:admin@H32", "Reconcile", pb.ReconcileRequest(date=date))
     with pytest.raises(Forbidden):
         await world.call("citizen:an", "Reconcile", pb.ReconcileRequest(date=today))
+
+
+async def test_two_replicas_number_receipts_without_gap_or_repetition(
+    world: World, eventually: Eventually
+) -> None:
+    agency = f"H32.{uuid7()[-6:]}"
+    charges = [await world.requested(eventually, receiving_agency=agency) for _ in range(12)]
+    begun = [await world.begin(charge) for charge in charges]
+    other = build(world.settings, verifier=Spoken(), people=People())
+    await other.start()
+    try:
+
+        async def settle(one: pb.BeginPaymentResponse) -> None:
+            await world.http.get(one.redirect_url)
+            await world.http.post(
+                f"{world.sandbox}/control/transactions/{one.payment.reference}", json={"repeat": 1}
+            )
+
+        await asyncio.gather(*map(settle, begun))
+        paid = [await world.in_state(eventually, c, pb.CHARGE_STATE_PAID, receipt=True) for c in charges]
+    finally:
+        await other.stop()
+    numbers = sorted(int(charge.receipt_number.rpartition("/")[2]) for charge in paid)
+    assert numbers == list(range(1, len(charges) + 1))
+    for charge in charges:
+        await eventually(lambda id=charge.id: world.heard(announced.ReceiptIssued, id))
+        assert len(world.heard(announced.ReceiptIssued, charge.id)) == 1
+        assert len(world.heard(announced.ChargePaid, charge.id)) == 1
+
+
+async def test_a_request_whose_lines_do_not_add_up_is_set_aside(world: World, eventually: Eventually) -> None:
+    message = request_of("an")
+    message.total += 1
+    await world.announce(message)
+    await world.requested(eventually)  # events are in order
+    with pytest.raises(NotFound):
+        await world.charge(message.charge_id)
 
 
 async def test_a_receipt_cut_off_by_kill_9_is_issued_once_after_a_restart(

@@ -356,6 +356,10 @@ async def test_what_it_cannot_do_it_says(shop: Running, ref: str) -> None:
     assert (await shop.end("nobody")).status_code == 404
     await shop.open(ref)
     assert (await shop.end(ref, outcome="miracle")).status_code == 400
+    assert (await shop.end(ref, delay_ms="soon")).status_code == 400
+    assert (
+        await shop.http.post(f"{shop.address}/control/qr", json={"qr": 1, "amount": []})
+    ).status_code == 400
     assert (await shop.http.get(f"{shop.address}/control/transactions/nobody")).status_code == 404
     assert (await shop.http.get(f"{shop.address}/healthz")).status_code == 200
     assert ref in (await shop.http.get(f"{shop.address}/")).text
