@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from dossier import wire
 from dossier.domain.document import Details, Purpose, Trust
@@ -16,6 +17,8 @@ from kit.mongo import Request
 from motcua.dossier.v1 import vault_pb2 as pb
 from motcua.dossier.v1.vault_pb2_grpc import VaultServiceServicer
 
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 CHUNK = 256 * 1024  # bytes in one message
 
 
@@ -26,6 +29,7 @@ class VaultApi(VaultServiceServicer):
     def __init__(self, ports: Ports, *, streams: int) -> None:
         self._ports = ports
         self._room = asyncio.Semaphore(streams)
+        self._ending: set[asyncio.Task[Any]] = set()
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Any) -> pb.BeginUploadResponse:
         try:
@@ -66,14 +70,25 @@ class VaultApi(VaultServiceServicer):
                 async for request in requests:
                     await appending.write(_piece(request))
             except BaseException:
-                # The client broke off, or sent too much: what arrived before is kept. In a task of its own,
-                # which the cancellation of this call does not reach.
-                await asyncio.shield(asyncio.create_task(appending.close()))
+                await self._to_the_end(appending.close())  # what arrived before is kept
                 raise
-            upload, document = await appending.finish()
+            upload, document = await self._to_the_end(appending.finish())
         return pb.AppendUploadResponse(
             upload=wire.upload(upload), document=wire.document(document) if document else None
         )
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs it in a task of its own: when a client breaks off, gRPC ends the stream as if it were complete
+        and cancels this call, but what has arrived shall be stored."""
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("the end of an upload: %s", error)  # the caller, if still there, has it too
 
     async def CancelUpload(self, request: pb.CancelUploadRequest, context: Any) -> pb.CancelUploadResponse:
         await handlers.cancel_upload(self._ports, current_caller(), request.id)
