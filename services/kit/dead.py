@@ -62,7 +62,10 @@ def shown(message: RawStreamMsg) -> str:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    client = await nats.connect(Settings().nats_url.split(","), connect_timeout=3, allow_reconnect=False)
+    servers = Settings().nats_url.split(",")
+    client = await nats.connect(
+        servers, connect_timeout=3, max_reconnect_attempts=2, reconnect_time_wait=0.2, error_cb=_quiet
+    )
     try:
         jetstream = client.jetstream()
         if arguments.do == "show":
@@ -90,6 +93,10 @@ async def _run(arguments: argparse.Namespace) -> int:
         return 1
     finally:
         await client.close()
+
+
+async def _quiet(error: Exception) -> None:
+    """What matters is raised; the client's own log of every attempt is not wanted."""
 
 
 def main() -> None:
