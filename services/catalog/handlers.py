@@ -28,7 +28,7 @@ from catalog.importer import Refused, read
 from catalog.search import Hits, Index
 from kit.auth import ANYONE, Caller, allow, official, service
 from kit.clock import VIETNAM, Clock
-from kit.errors import FieldViolation, InvalidInput, NotFound
+from kit.errors import Conflict, FieldViolation, InvalidInput, NotFound
 
 IMPORTER = "importer"
 MAX_BATCH = 100
@@ -215,10 +215,12 @@ async def put(ports: Ports, caller: Caller, draft: Draft, *, request: object | N
         )
 
     procedure = await ports.procedures.find(draft.code)
-    if procedure is None:
-        await ports.procedures.add(Procedure(draft.code))  # empty, so that the change below is once a request
-    trial = replace(procedure, versions=list(procedure.versions)) if procedure else None
-    if procedure is None or trial is None or _adds(trial, change):
+    if procedure is None and draft.etag:
+        raise Conflict("STALE", "there is no such procedure any more", procedure=draft.code)
+    trial = replace(procedure, versions=list(procedure.versions)) if procedure else Procedure(draft.code)
+    if _adds(trial, change) or procedure is None:
+        if procedure is None:
+            await ports.procedures.add(Procedure(draft.code))  # empty, so that a request counts once
         procedure = await ports.procedures.change(
             draft.code, change, request=request, etag=draft.etag or None
         )
@@ -240,7 +242,9 @@ async def import_records(ports: Ports, caller: Caller, lines: Sequence[str]) -> 
         raise InvalidInput(violations=[FieldViolation("records", "TOO_MANY", f"at most {MAX_RECORDS}")])
     tally = Tally()
     contents: dict[str, Content] = {}
-    for line in lines:
+    for number, line in enumerate(lines):
+        if number % 20 == 19:
+            await asyncio.sleep(0)  # reading is work of the processor: let others have a turn
         record = read(line)
         if isinstance(record, Refused):
             tally.outcomes[ImportOutcome.REFUSED] += 1

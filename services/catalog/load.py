@@ -37,7 +37,7 @@ from motcua.catalog.v1 import catalog_pb2 as pb
 from motcua.catalog.v1 import catalog_pb2_grpc
 
 _RECORDS = 100  # records of one call
-_BYTES = 1_000_000  # of one call
+_BYTES = 1_000_000  # of one call; a record larger than this is none
 _CALLS = 2  # calls at a time
 _ATTEMPTS = 6
 _EXAMPLES = 3
@@ -78,7 +78,10 @@ class Outcome:
 
 
 def batches(path: Path) -> Iterator[list[str]]:
-    """The records of a file in pieces of bounded size; empty lines are none. Raises OSError, UnicodeError."""
+    """The records of a file in pieces of bounded size, a larger record alone; empty lines are none.
+
+    Raises OSError, UnicodeError.
+    """
     piece: list[str] = []
     size = 0
     with _open(path) as lines:
@@ -112,7 +115,11 @@ async def import_file(
 
     async def work() -> None:
         for piece in pieces:
-            whole.add(await _import(stub, piece))
+            if len(piece[0]) <= _BYTES:
+                whole.add(await _import(stub, piece))
+            else:
+                whole.counts["refused"] += 1
+                whole.problems.append(pb.ImportProblem(raw=piece[0][:200], reason="TOO_LARGE"))
             progress.advance(bar, len(piece))
 
     async with asyncio.TaskGroup() as tasks:

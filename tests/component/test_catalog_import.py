@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent import futures
 from pathlib import Path
@@ -27,6 +28,7 @@ from motcua.catalog.v1 import catalog_pb2 as pb
 from motcua.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from motcua.identity.v1 import identity_pb2, identity_pb2_grpc
 
+REAL = Path(__file__).parents[3] / "shared/data/procedures.jsonl.gz"
 MODE = {"channel": "online", "time_limit": "3 Ngày làm việc", "fee": "8,000 VNĐ", "note": None}
 
 
@@ -231,6 +233,34 @@ async def test_another_service_may_not_load(settings: LoadSettings, tmp_path: Pa
         await run(payment, file)
     assert refused.group_contains(grpc.aio.AioRpcError, match="may not do this")
     assert await everything(settings) == []
+
+
+async def test_a_record_of_megabytes_is_refused_and_the_rest_is_loaded(
+    settings: LoadSettings, tmp_path: Path
+) -> None:
+    huge = record(2, steps="x" * 5_000_000)
+    outcome = await run(settings, written(tmp_path / "p.jsonl", [record(1), huge, record(3)]))
+    assert counts(outcome) == {"created": 2, "refused": 1}
+    assert [problem.reason for problem in outcome.problems] == ["TOO_LARGE"]
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the crawl of the national database is not beside this tree")
+async def test_the_whole_crawl_loads_within_a_minute_twice_and_birth_registration_is_found(
+    settings: LoadSettings,
+) -> None:
+    await run(settings)
+    for expected in ("created", "unchanged"):
+        begun = time.monotonic()
+        outcome = await run(settings, REAL)
+        assert time.monotonic() - begun < 60
+        assert outcome.counts.total() == 2642
+        assert outcome.counts["refused"] == 0
+        assert outcome.counts[expected] + outcome.counts["kept_curated"] == 2642
+    async with grpc.aio.insecure_channel(settings.catalog_target) as channel:
+        stub = CatalogServiceStub(channel)
+        for query in ("khai sinh", "KHAI SINH", "dang ky khai sinh"):
+            found = await stub.SearchProcedures(pb.SearchProceduresRequest(query=query, page_size=3))
+            assert "1.001193" in [procedure.code for procedure in found.procedures]
 
 
 def test_batches_are_bounded_in_number_and_size(tmp_path: Path) -> None:

@@ -154,6 +154,13 @@ async def test_an_edit_of_a_lost_race_is_a_conflict(ports: Ports) -> None:
         await handlers.put(ports, ADMIN, replace(DRAFT, content=replace(CONTENT, name="B"), etag=first.etag))
 
 
+async def test_a_refused_edit_leaves_nothing_behind(ports: Ports, store: InMemory) -> None:
+    for bad in (replace(DRAFT, effective_to=date(2026, 1, 1)), replace(DRAFT, etag="3")):
+        with pytest.raises(DomainError):
+            await handlers.put(ports, ADMIN, bad)
+    assert store.kept == {}
+
+
 async def test_a_repeated_request_makes_one_version_even_after_others(ports: Ports) -> None:
     await handlers.put(ports, ADMIN, DRAFT, request="r1")
     await handlers.put(ports, ADMIN, replace(DRAFT, content=replace(CONTENT, name="B")), request="r2")
