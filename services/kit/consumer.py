@@ -33,7 +33,7 @@ from kit.telemetry import EVENTS_HANDLED, parent_from, tracer
 DEAD = "DEAD"
 _ACK_WAIT = 10.0  # seconds of silence after which an event is given to another
 _PARALLEL = 8  # events handled at once when their order does not matter
-_FETCH = 5.0  # seconds that a fetch waits
+_FETCH = 2.0  # seconds that a fetch waits, and that a lost one costs after a reconnect
 _BACKOFF = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0, 30.0)  # seconds before the next attempt
 log = logging.getLogger(__name__)
 

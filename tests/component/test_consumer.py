@@ -226,11 +226,7 @@ async def test_a_slow_handler_keeps_its_event(
     assert (line.tries, line.seen) == (1, ["slow"])
 
 
-async def test_an_event_in_hand_at_the_end_comes_again(
-    line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consumer, "_ACK_WAIT", 1.0)
-
+async def test_an_event_in_hand_at_the_end_is_given_back_at_once(line: Line, eventually: Eventually) -> None:
     async def never(event: Event) -> None:
         line.tries += 1
         await asyncio.Event().wait()
@@ -241,7 +237,30 @@ async def test_an_event_in_hand_at_the_end_comes_again(
         await eventually(lambda: line.tries == 1)
     line.handler = line.note
     async with consuming(line):
-        await eventually(lambda: line.seen == ["kept"])
+        await eventually(lambda: line.seen == ["kept"], within=3)
+
+
+async def test_an_event_of_a_process_that_died_comes_again(
+    line: Line, nats_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_ACK_WAIT", 1.0)
+
+    async def never(event: Event) -> None:
+        line.tries += 1
+        await asyncio.Event().wait()
+
+    line.handler = never
+    await line.publish(StringValue(value="kept"))
+    await line.publish(StringValue(value="next"))
+    doomed = await nats.connect(nats_url)
+    task = asyncio.create_task(Consumer(doomed, line.subscription()).run())
+    await eventually(lambda: line.tries == 1)
+    await doomed.close()  # nothing of it reaches the server any more
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    line.handler = line.note
+    async with consuming(line):
+        await eventually(lambda: line.seen == ["kept", "next"])
 
 
 async def test_two_replicas_share_the_events_and_keep_the_order(line: Line, eventually: Eventually) -> None:

@@ -219,6 +219,7 @@ async def test_a_stream_that_fails_half_way_gives_what_it_had_and_the_reason(tal
 async def test_the_token_names_the_caller_and_a_bad_one_is_refused(talk: Talk) -> None:
     assert await talk.say("Who") == "|"
     assert await talk.say("Who", metadata=(("authorization", "Bearer an"),)) == "an|an"
+    assert await talk.say("Who") == "|"
     for header in ("Bearer forged", "Basic abc", "Bearer "):
         error = await failure(talk.say("Who", metadata=(("authorization", header),)))
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
