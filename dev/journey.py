@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -148,17 +148,27 @@ async def stage(where: Addresses, tell: Callable[[Step], None]) -> AsyncIterator
             return await open_people.enter_async_context(Person(name, where.gateway))
 
         an, binh = await person("Nguyễn Thị An"), await person("Trần Văn Bình")
-        officials = {
-            "nt.tiepnhan": await person("Tiếp nhận, phường Nha Trang"),
-            "nt.thuly": await person("Thụ lý, phường Nha Trang"),
-            "nt.lanhdao": await person("Lãnh đạo, phường Nha Trang"),
-            "stp.thuly": await person("Thụ lý, Sở Tư pháp"),
-            "stp.lanhdao": await person("Lãnh đạo, Sở Tư pháp"),
-        }
+        scene = Scene(
+            where,
+            diary,
+            an,
+            binh,
+            reception=await person("Tiếp nhận, phường Nha Trang"),
+            examiner=await person("Thụ lý, phường Nha Trang"),
+            leader=await person("Lãnh đạo, phường Nha Trang"),
+            deciding_examiner=await person("Thụ lý, Sở Tư pháp"),
+            deciding_leader=await person("Lãnh đạo, Sở Tư pháp"),
+        )
         async with diary.step("Năm cán bộ", "đăng nhập") as sees:
-            await asyncio.gather(*(who.sign_in(name, PASSWORD) for name, who in officials.items()))
+            await asyncio.gather(
+                scene.reception.sign_in("nt.tiepnhan", PASSWORD),
+                scene.examiner.sign_in("nt.thuly", PASSWORD),
+                scene.leader.sign_in("nt.lanhdao", PASSWORD),
+                scene.deciding_examiner.sign_in("stp.thuly", PASSWORD),
+                scene.deciding_leader.sign_in("stp.lanhdao", PASSWORD),
+            )
             sees("bàn làm việc của mình")
-        yield Scene(where, diary, an, binh, *officials.values())
+        yield scene
 
 
 async def play(where: Addresses, tell: Callable[[Step], None]) -> Diary:
@@ -182,7 +192,12 @@ async def register(scene: Scene) -> None:
     an, binh = scene.an, scene.binh
     async with scene.diary.step(an, "đăng ký với số căn cước sai") as sees:
         problem = await an.refused(
-            "signUp", "ValidationProblem", name=an.name, citizenNumber="12345", password=PASSWORD + "!"
+            "signUp",
+            "ValidationProblem",
+            name=an.name,
+            citizenNumber="12345",
+            phone=new_citizen()[1],
+            password=PASSWORD + "!",
         )
         sees(problem["violations"][0]["message"])
     for who in (an, binh):
@@ -581,7 +596,12 @@ async def delegate_and_withdraw(scene: Scene) -> None:
     async with scene.diary.step(an, "ủy quyền cho Bình xem hồ sơ, rồi thu hồi") as sees:
         phone = (await binh.ask("{ viewer { phone } }"))["viewer"]["phone"]
         delegation = await an.do(
-            "grantDelegation", "Delegation", "id", delegateIdentifier=phone, scopes=["READ"]
+            "grantDelegation",
+            "Delegation",
+            "id",
+            delegateIdentifier=phone,
+            scopes=["READ"],
+            expireTime=(datetime.now(VIETNAM) + timedelta(days=7)).isoformat(),
         )
         await look(binh, scene.dossier)
         await an.do("revokeDelegation", "Delegation", "revokeTime", delegationId=delegation["id"])

@@ -63,17 +63,17 @@ class Person:
         return dict((await self.ask(document, input={"requestId": str(uuid.uuid4()), **given}))["done"])
 
     async def do(self, mutation: str, answer: str, fields: str, **input: Any) -> JSON:
-        """Runs a mutation that must answer the type `answer`, with its `fields`. Raises Surprise otherwise."""
+        """Runs a mutation that must answer an `answer`, with its `fields`. Raises Surprise otherwise."""
         done = await self.attempt(mutation, f"... on {answer} {{ {fields} }}", **input)
         if done["__typename"] != answer:
             raise Surprise(f"{self.name}: {mutation} answered {done}")
         return done
 
-    async def refused(self, mutation: str, problem: str, reason: str | None = None, **input: Any) -> JSON:
+    async def refused(self, mutation: str, problem: str, **input: Any) -> JSON:
         """Runs a mutation that must answer this problem. Raises Surprise for anything else."""
         done = await self.attempt(mutation, "", **input)
-        if done["__typename"] != problem or reason not in (None, done["reason"]):
-            raise Surprise(f"{self.name}: {mutation} answered {done}, not {problem} {reason or ''}")
+        if done["__typename"] != problem:
+            raise Surprise(f"{self.name}: {mutation} answered {done}, not {problem}")
         return done
 
     async def sign_in(self, identifier: str, password: str) -> None:
