@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr
 from kit import clock, mongo
 from kit.auth import TokenVerifier
 from kit.clock import Clock
-from kit.service import Service
+from kit.service import CannotStart, Service
 from kit.settings import Settings
 from kit.telemetry import traceparent
 from motcua.notify.v1 import notify_pb2_grpc
@@ -49,7 +49,9 @@ class NotifySettings(Settings):
     )
     mail_from_name: str = Field(default="Một Cửa", description="sender name of mail")
     portal_url: str = Field(
-        default="http://127.0.0.1:8000/", description="where links in notices lead; ends in /"
+        default="http://127.0.0.1:8000/",
+        pattern=r"^https?://\S+/$",
+        description="where links in notices lead; ends in /",
     )
     sms_gateway_url: str = Field(default="", description="HTTP gateway for SMS; empty: no SMS go out")
     sms_gateway_token: SecretStr = Field(default=SecretStr(""), description="bearer token for it")
@@ -82,7 +84,9 @@ def build(
     verifier: TokenVerifier | None = None,
     now: Clock = clock.now,
 ) -> Service:
-    """The service. Tests give a directory and a verifier; otherwise identity is both."""
+    """The service. Tests give a directory and a verifier; otherwise identity is both. Raises CannotStart."""
+    if settings.environment == "production" and settings.smtp_username and settings.smtp_tls == "none":
+        raise CannotStart("notify: SMTP_TLS must be starttls or implicit where SMTP_USERNAME signs in")
     database = mongo.connect(settings.mongodb_url, settings.mongodb_database or "motcua_notify")
     identity = Identity(settings.identity_target, settings.service_secret.get_secret_value())
     client = httpx.AsyncClient(timeout=15.0, trust_env=False)

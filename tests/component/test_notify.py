@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,11 +18,14 @@ import pytest
 from aiosmtpd.smtp import SMTP, Envelope
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import SecretStr
 
-from kit import clock
+from identity.bootstrap import IdentitySettings
+from identity.bootstrap import build as build_identity
+from kit import clock, mongo
 from kit.auth import Caller, TokenVerifier
 from kit.consumer import provision_stream
-from kit.errors import InvalidInput, NotFound, Unauthenticated, Unavailable
+from kit.errors import DomainError, InvalidInput, NotFound, Unauthenticated, Unavailable
 from kit.events import entry_of
 from kit.grpc_client import connect
 from kit.ids import uuid7
@@ -31,12 +35,19 @@ from motcua.dossier.v1 import dossier_pb2
 from motcua.dossier.v1 import events_pb2 as dossier
 from motcua.identity.v1 import events_pb2 as identity
 from motcua.identity.v1 import identity_pb2
+from motcua.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from motcua.notify.v1 import events_pb2 as notify_events
 from motcua.notify.v1 import notify_pb2 as pb
 from motcua.notify.v1.notify_pb2_grpc import NotifyServiceStub
 from motcua.payment.v1 import events_pb2 as payment
+from notify import store
 from notify.bootstrap import NotifySettings, build
+from notify.domain.kinds import About, Channel
+from notify.domain.notice import write_notice
 from notify.domain.people import Agency, Contact
+from notify.peers import Identity
+from notify.senders import Smtp
+from notify.worker import Deliveries
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -47,6 +58,9 @@ class Mailbox:
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
         self.answer = "250 kept"
+        self.kept = asyncio.Event()  # a mail is here, and…
+        self.answering = asyncio.Event()  # …is answered only when this is set
+        self.answering.set()
         self.port = 0
         self._server: asyncio.Server | None = None
 
@@ -73,6 +87,8 @@ class Mailbox:
     async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:
         assert isinstance(envelope.content, bytes)
         self.mails.append(email.message_from_bytes(envelope.content, policy=email.policy.default))
+        self.kept.set()
+        await self.answering.wait()
         return self.answer
 
     def to(self, address: str) -> list[EmailMessage]:
@@ -168,6 +184,7 @@ class World:
         return account
 
 
+SEED = Path(__file__).parents[2] / "services/identity/seed.json"
 OFFICER = "01999999-0000-7000-8000-000000000001"
 
 
@@ -563,6 +580,75 @@ async def test_two_replicas_send_each_mail_once(
     finally:
         await other.stop()
     assert [len(world.mailbox.to(f"{account}@example.vn")) for account in accounts] == [1] * len(accounts)
+
+
+async def test_a_mail_whose_sender_died_goes_out_again_as_the_same_mail(mongo_url: str) -> None:
+    database = mongo.connect(mongo_url, f"notify_{uuid7()}")
+    at = clock.now()
+    notices, contacts = store.notices(database, lambda: at), store.contacts(database, lambda: at)
+    await contacts.add(Contact("an", email="an@example.vn", as_of=at))
+    await notices.add(
+        write_notice(
+            id=uuid7(), recipient="an", kind="document_deposited", about=About(), locale="vi",
+            params={"document": "x"}, title="x", body="x",
+            channels=[Channel.EMAIL], at=at,
+        )
+    )  # fmt: skip
+    mailbox = Mailbox()
+    await mailbox.start()
+    smtp = Smtp("127.0.0.1", mailbox.port, "no-reply@motcua.example", "Một Cửa", "https://motcua.example/")
+    worker = Deliveries(notices, contacts, {Channel.EMAIL: smtp}, lambda: at)
+
+    mailbox.answering.clear()
+    dying = asyncio.create_task(worker.send_due())
+    await mailbox.kept.wait()
+    dying.cancel()  # the mail is out; that it is was not recorded
+    await asyncio.gather(dying, return_exceptions=True)
+    mailbox.answering.set()
+
+    assert await worker.send_due() == 0, "whoever had it may still be at it"
+    at += worker.retry.lease
+    assert await worker.send_due() == 1
+    assert await worker.send_due() == 0
+    first, again = mailbox.mails
+    assert first["Message-ID"] == again["Message-ID"]
+    await mailbox.stop()
+    database.client.close()
+
+
+async def test_the_real_identity_answers_what_notify_asks_it(mongo_url: str, nats_url: str) -> None:
+    secret = "notify's own"
+    service = build_identity(
+        IdentitySettings(
+            environment="test",
+            mongodb_url=mongo_url,
+            mongodb_database=f"identity_{uuid7()}",
+            nats_url=nats_url,
+            identity_seed=str(SEED),
+            service_secrets={"notify": SecretStr(secret)},
+            argon2_memory_kib=64,
+            argon2_passes=1,
+            grace=0,
+        )
+    )
+    await service.start()
+    peer = Identity(f"127.0.0.1:{service.port}", secret)
+    async with connect(f"127.0.0.1:{service.port}") as channel:
+        sign_in = identity_pb2.SignInRequest(identifier="079090000101", password="Motcua@2026")
+        answer = await IdentityServiceStub(channel).SignIn(sign_in)
+    caller = await peer.verifier().verify(answer.tokens.access_token)
+    assert (caller.subject, caller.kind) == (answer.account.id, "citizen")
+    unknown = [uuid7() for _ in range(150)]
+    [an] = await peer.accounts([caller.subject, *unknown])
+    assert (an.id, an.name, an.email) == (caller.subject, "Nguyễn Thị An", "an@example.vn")
+    [agency] = await peer.agencies(["H32.15", "H99"])
+    assert agency.label("vi") == "UBND phường Nha Trang"
+    await peer.close()
+    wrong = Identity(f"127.0.0.1:{service.port}", "a guess")
+    with pytest.raises(DomainError):
+        await wrong.accounts([caller.subject])
+    await wrong.close()
+    await service.stop()
 
 
 async def _count(world: World, account: str, wanted: int, kind: str = "citizen") -> bool:
