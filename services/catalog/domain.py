@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
@@ -168,7 +168,7 @@ class Content:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what is set: the same words give the same one, also after a field is added here."""
-        plain = json.dumps(_set(asdict(self)), ensure_ascii=False, sort_keys=True, default=str)
+        plain = json.dumps(_set(self), ensure_ascii=False, sort_keys=True, default=str)
         return hashlib.sha256(plain.encode()).hexdigest()
 
 
@@ -445,9 +445,9 @@ def _overlap(one: FeeRule, other: FeeRule) -> bool:
 
 
 def _set(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _set(inner) for key, inner in value.items() if inner not in ("", 0, None, ())}
-    return [_set(inner) for inner in value] if isinstance(value, list | tuple) else value
+    if is_dataclass(value):
+        return {name: _set(inner) for name, inner in vars(value).items() if inner not in ("", 0, None, ())}
+    return [_set(inner) for inner in value] if isinstance(value, tuple) else value
 
 
 def _covers(begin: date | None, end: date | None, on: date) -> bool:

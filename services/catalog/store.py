@@ -19,7 +19,7 @@ from kit.mongo import Database, Request, Store
 from kit.mongo import Index as StoredIndex
 from motcua.catalog.v1 import events_pb2
 
-_OVERLAP = timedelta(seconds=5)  # clocks of replicas may differ, and a write lands after it was stamped
+_OVERLAP = timedelta(seconds=30)  # clocks of replicas differ, and a write may land long after its stamp
 log = logging.getLogger(__name__)
 
 
