@@ -112,6 +112,7 @@ def build(
             lease=timedelta(seconds=settings.delivery_lease),
         ),
         poll=settings.delivery_poll,
+        grace=settings.grace,
     )
     ports = Ports(
         notices=notices,

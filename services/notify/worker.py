@@ -46,6 +46,7 @@ class Deliveries:
     retry: Retry = field(default_factory=Retry)
     poll: float = 2.0  # seconds between looks when nothing wakes it
     at_once: int = 16
+    grace: float = 5.0  # seconds that what is being sent gets to end when the worker is stopped
     jitter: Callable[[], float] = random.random
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -54,14 +55,19 @@ class Deliveries:
         self._woken.set()
 
     async def run(self) -> None:
-        """Sends until cancelled. A database that is away costs a wait."""
+        """Sends until cancelled, and then ends what it has begun. A database that is away costs a wait."""
         while True:
             self._woken.clear()
+            sending = asyncio.create_task(self.send_due())
             try:
-                if await self.send_due():
+                if await asyncio.shield(sending):
                     continue
             except DomainError as error:
                 log.warning("deliveries wait: %s", error)
+            except asyncio.CancelledError:
+                await asyncio.wait([sending], timeout=self.grace)
+                sending.cancel()
+                raise
             try:
                 async with asyncio.timeout(self.poll):
                     await self._woken.wait()

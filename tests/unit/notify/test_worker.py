@@ -160,3 +160,22 @@ async def test_a_running_worker_is_woken_and_survives_a_database_that_is_away(
     await eventually(lambda: sender.sent)
     running.cancel()
     assert sender.sent == [("n1", "an@example.vn")]
+
+
+async def test_a_worker_that_is_stopped_ends_and_records_what_it_has_begun(ports: Ports) -> None:
+    await a_notice(ports)
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(FakeSender):
+        async def send(self, notice: Notice, address: str) -> Outcome:
+            begun.set()
+            await go.wait()
+            return ACCEPTED
+
+    running = asyncio.create_task(worker(ports, Slow()).run())
+    await begun.wait()
+    running.cancel()
+    go.set()
+    await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled()
+    assert (await delivery(ports)).state is State.SENT
