@@ -34,8 +34,9 @@ from payment.domain.lifecycle import (
 )
 from payment.domain.records import Entry, Line, Payment, Refund, Report
 
-MOST_BEGUN: Final = 20
-PAY_WITHIN: Final = timedelta(minutes=15)
+MOST_BEGUN: Final = 50
+# A gateway closes its page itself; a code, once saved as a picture, may be paid any time that day.
+PAY_WITHIN: Final = {Method.VNPAY: timedelta(minutes=15), Method.VIETQR: timedelta(hours=24)}
 SETTLES_WITHIN: Final = timedelta(minutes=15)
 LONGEST_WAIT: Final = timedelta(hours=1)
 REFERENCE_LENGTH: Final = 14
@@ -276,7 +277,7 @@ class Charge:
             reference=f"{self.reference}{len(self.payments) + 1:02d}",
             amount=self.amount,
             begun_at=now,
-            expires_at=now + PAY_WITHIN,
+            expires_at=now + PAY_WITHIN[method],
         )
         self.payments.append(appended)
         return appended
