@@ -48,7 +48,7 @@ class DossierSettings(Settings):
     )
     upload_limit_bytes: int = Field(500 * 2**20, ge=1, description="largest file of the vault")
     upload_part_bytes: int = Field(
-        8 * 2**20, ge=64 * 1024, le=64 * 2**20, description="bytes stored at once; each open stream holds one"
+        4 * 2**20, ge=64 * 1024, le=64 * 2**20, description="bytes stored at once; each open stream holds one"
     )
     upload_hours: float = Field(24.0, gt=0, description="hours until an unfinished upload is dropped")
     upload_open: int = Field(20, ge=1, description="unfinished uploads that an account may have")

@@ -18,7 +18,8 @@ import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
 EDGE = 64 * 1024  # bytes of a file's beginning and end that recognising its type may look at
-_READ = 2**20  # bytes asked for at once
+_READ = 512 * 1024  # bytes asked for at once
+_WRITE = 5 * 2**20  # bytes written at once: the least that S3 takes as a part
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ class Objects:
         self._store = store
 
     async def put(self, key: str, data: bytes | bytearray) -> None:
-        """Writes one object whole; for parts, never for files."""
-        await obstore.put_async(self._store, key, bytes(data), use_multipart=False)
+        """Writes one object whole; for parts, never for files. `data` must not be changed meanwhile."""
+        await obstore.put_async(self._store, key, data, use_multipart=False)
 
     async def assemble(self, parts: Sequence[str], key: str) -> Assembled:
         """Streams the parts, in order, into one object at `key`, hashing on the way."""
         digest, size, head, tail = hashlib.sha256(), 0, b"", b""
         async with obstore.open_writer_async(
-            self._store, key, buffer_size=8 * 2**20, max_concurrency=1
+            self._store, key, buffer_size=_WRITE, max_concurrency=1
         ) as writer:
             for part in parts:
                 async for chunk in self._chunks(part):

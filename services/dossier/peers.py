@@ -184,7 +184,7 @@ def read_procedure(message: cat.Procedure) -> Procedure:
         version=message.version,
         name=message.name,
         fileable=message.curated,
-        schema=MessageToDict(message.form),
+        schema=_whole(MessageToDict(message.form)),
         cases=cases,
         steps=tuple(Step(s.id, s.name, s.role, s.agency, s.working_hours) for s in message.steps),
         limits={
@@ -197,6 +197,15 @@ def read_procedure(message: cat.Procedure) -> Procedure:
         result_name=result.name,
         refundable=message.refundable_on_rejection,
     )
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers as such: protobuf's Struct knows only floats."""
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 async def _call(call: Awaitable[T]) -> T:

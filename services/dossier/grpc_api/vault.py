@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from dossier import wire
-from dossier.domain.document import Details, Purpose, Trust
+from dossier.domain.document import Details, Document, Purpose, Trust, Upload
 from dossier.handlers import Ports
 from dossier.handlers import vault as handlers
-from kit.errors import FieldViolation, InvalidInput
+from kit.errors import DomainError, FieldViolation, InvalidInput
 from kit.grpc_server import current_caller
 from kit.mongo import Request
 from motcua.dossier.v1 import vault_pb2 as pb
@@ -20,6 +20,7 @@ from motcua.dossier.v1.vault_pb2_grpc import VaultServiceServicer
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 CHUNK = 256 * 1024  # bytes in one message
+_DRAINED, _DRAIN_SECONDS = 16 * 2**20, 5.0  # bytes and time spent on a client that has been refused
 
 
 class VaultApi(VaultServiceServicer):
@@ -61,25 +62,37 @@ class VaultApi(VaultServiceServicer):
         first = await anext(aiter(requests), None)
         if first is None:
             raise _bad("id", "REQUIRED")
-        async with self._room:
+        try:
             appending = await handlers.append_upload(
                 self._ports, current_caller(), first.id, offset=first.offset
             )
+            upload, document = await self._to_the_end(self._take_in(appending, first, requests))
+        except DomainError:
+            await _drain(requests)
+            raise
+        return pb.AppendUploadResponse(
+            upload=wire.upload(upload), document=wire.document(document) if document else None
+        )
+
+    async def _take_in(
+        self,
+        appending: handlers.Appending,
+        first: pb.AppendUploadRequest,
+        requests: AsyncIterator[pb.AppendUploadRequest],
+    ) -> tuple[Upload, Document | None]:
+        async with self._room:
             try:
                 await appending.write(_piece(first))
                 async for request in requests:
                     await appending.write(_piece(request))
             except BaseException:
-                await self._to_the_end(appending.close())  # what arrived before is kept
+                await appending.close()  # what arrived before is kept
                 raise
-            upload, document = await self._to_the_end(appending.finish())
-        return pb.AppendUploadResponse(
-            upload=wire.upload(upload), document=wire.document(document) if document else None
-        )
+            return await appending.finish()
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs it in a task of its own: when a client breaks off, gRPC ends the stream as if it were complete
-        and cancels this call, but what has arrived shall be stored."""
+        """Runs it in a task of its own: when a client breaks off, gRPC ends the stream of requests and
+        cancels the call that answers it, but what has arrived shall be stored."""
         task = asyncio.create_task(work)
         self._ending.add(task)
         task.add_done_callback(self._ended)
@@ -181,6 +194,20 @@ class VaultApi(VaultServiceServicer):
             token=request.page_token,
         )
         return pb.ListAccessesResponse(accesses=map(wire.access, accesses), next_page_token=token)
+
+
+async def _drain(requests: AsyncIterator[pb.AppendUploadRequest]) -> None:
+    """Takes what a client still sends, within bounds: one whose call ends while it writes is told INTERNAL by
+    its own gRPC library instead of the reason."""
+    left = _DRAINED
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for request in requests:
+                left -= len(request.data)
+                if left < 0:
+                    return
+    except TimeoutError:
+        return
 
 
 def _details(request: pb.BeginUploadRequest | pb.UpdateDocumentRequest) -> Details:

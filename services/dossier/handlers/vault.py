@@ -155,9 +155,9 @@ class Appending:
 
     async def _store(self) -> None:
         ports, offset = self._ports, self._offset
-        part = Part(f"uploads/{self.upload.id}/{offset:012d}-{uuid7()[-12:]}", len(self._buffer))
-        await ports.objects.put(part.key, self._buffer)
-        self._buffer.clear()
+        data, self._buffer = self._buffer, bytearray()
+        part = Part(f"uploads/{self.upload.id}/{offset:012d}-{uuid7()[-12:]}", len(data))
+        await ports.objects.put(part.key, data)
         try:
             self.upload = await ports.uploads.change(
                 self.upload.id, lambda u: u.append(part, offset, ports.clock())
