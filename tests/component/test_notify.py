@@ -603,8 +603,8 @@ async def test_a_mail_whose_sender_died_goes_out_again_as_the_same_mail(mongo_ur
     dying = asyncio.create_task(worker.send_due())
     await mailbox.kept.wait()
     dying.cancel()  # the mail is out; that it is was not recorded
-    await asyncio.gather(dying, return_exceptions=True)
     mailbox.answering.set()
+    await asyncio.gather(dying, return_exceptions=True)
 
     assert await worker.send_due() == 0, "whoever had it may still be at it"
     at += worker.retry.lease
