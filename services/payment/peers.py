@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -15,7 +16,7 @@ import httpx
 
 from kit.clock import VIETNAM, Clock
 from kit.errors import Unavailable
-from kit.ids import derived
+from kit.ids import derived, uuid7
 from kit.status import from_rpc
 from motcua.identity.v1 import identity_pb2 as identity
 from motcua.identity.v1.identity_pb2_grpc import IdentityServiceStub
@@ -58,25 +59,22 @@ class VnpayGateway:
 
     async def inquire(self, payment: Payment) -> list[Report]:
         """What the gateway knows of an attempt: one report. Raises Unavailable."""
-        now = self._clock()
-        body = vnpay.query_request(
-            self.merchant,
-            request_id=derived("inquiry", payment.id, str(payment.asked), now.isoformat()).replace("-", ""),
-            txn_ref=payment.reference,
-            begun=payment.begun_at,
-            now=now,
-        )
-        answer = await self._post(body)
-        try:
+        answer = await self._query(payment)
+        with _clear():
             return [report_of(vnpay.read_query_answer(answer, self.merchant, payment.reference))]
-        except (vnpay.BadSignature, vnpay.Malformed) as error:
-            raise Unavailable("GATEWAY_UNCLEAR", str(error)) from error
 
     async def refund(self, payment: Payment) -> tuple[vnpay.RefundAnswer, str]:
-        """Asks for the money of a payment to be sent back; the same request each time. Raises Unavailable."""
+        """Asks for the money of a payment to be sent back. Raises Unavailable.
+
+        A request whose answer was lost or unclear is repeated only when an inquiry shows that it had no
+        effect; nor does the gateway send back more than it took.
+        """
+        tries = payment.refund.tries if payment.refund else 0
+        if tries and await self._went_back(payment):
+            return vnpay.RefundAnswer.ACCEPTED, "00"
         body = vnpay.refund_request(
             self.merchant,
-            request_id=derived("refund", payment.id).replace("-", ""),
+            request_id=derived("refund", payment.id, str(tries)).replace("-", ""),
             txn_ref=payment.reference,
             amount=payment.received,
             transaction_no=payment.gateway_transaction,
@@ -85,10 +83,30 @@ class VnpayGateway:
             now=self._clock(),
         )
         answer = await self._post(body)
-        try:
-            return vnpay.read_refund_answer(answer, self.merchant)
-        except vnpay.BadSignature as error:
-            raise Unavailable("GATEWAY_UNCLEAR", str(error)) from error
+        with _clear():
+            said, code = vnpay.read_refund_answer(answer, self.merchant)
+        if said is vnpay.RefundAnswer.REPEATED:
+            said = vnpay.RefundAnswer.LATER
+            if await self._went_back(payment):
+                said = vnpay.RefundAnswer.ACCEPTED
+        return said, code
+
+    async def _went_back(self, payment: Payment) -> bool:
+        answer = await self._query(payment)
+        with _clear():
+            return vnpay.read_refunded(answer, self.merchant, payment.reference)
+
+    async def _query(self, payment: Payment) -> Mapping[str, str]:
+        now = self._clock()
+        return await self._post(
+            vnpay.query_request(
+                self.merchant,
+                request_id=uuid7().replace("-", ""),
+                txn_ref=payment.reference,
+                begun=payment.begun_at,
+                now=now,
+            )
+        )
 
     async def statement(self, day: date) -> list[StatementLine]:
         """What the gateway took on a day (in Vietnam). Raises Unavailable."""
@@ -190,6 +208,15 @@ class Identity:
         if not answer.accounts:
             raise Unavailable("PAYER_UNKNOWN", "identity does not know the payer", account=account)
         return answer.accounts[0].name, answer.accounts[0].tax_code
+
+
+@contextmanager
+def _clear() -> Iterator[None]:
+    """An answer that is not the gateway's, or about something else, is as good as none."""
+    try:
+        yield
+    except (vnpay.BadSignature, vnpay.Malformed) as error:
+        raise Unavailable("GATEWAY_UNCLEAR", str(error)) from error
 
 
 def _transfer(text: str, amount: Any, transaction: str, time: str) -> Report:

@@ -225,24 +225,35 @@ def read_query_answer(params: Mapping[str, str], merchant: Merchant, txn_ref: st
     return _notice(params, Outcome.FAILED, status)
 
 
+def read_refunded(params: Mapping[str, str], merchant: Merchant, txn_ref: str) -> bool:
+    """Whether the answer to an inquiry shows that the money went back or is on its way.
+
+    Raises BadSignature, or Malformed when it answers about something else or cannot answer now.
+    """
+    _compare(_hmac(_joined(params, QUERY_ANSWER_ORDER), merchant.secret), params.get("vnp_SecureHash", ""))
+    if params.get("vnp_ResponseCode") != "00" or params.get("vnp_TxnRef") != txn_ref:
+        raise Malformed(f"no answer about {txn_ref}")
+    kind, status = params.get("vnp_TransactionType", ""), params.get("vnp_TransactionStatus", "")
+    return status in ("05", "06") or (kind in ("02", "03") and status == "00")
+
+
 class RefundAnswer(StrEnum):
     """What became of our request to send money back."""
 
     ACCEPTED = "accepted"
+    REPEATED = "repeated"  # this very request came before; what became of it is for an inquiry to say
     LATER = "later"  # not now; ask again
     REFUSED = "refused"  # never; a person has to look
 
 
 def read_refund_answer(params: Mapping[str, str], merchant: Merchant) -> tuple[RefundAnswer, str]:
-    """(what became of it, the gateway's code). Raises BadSignature.
-
-    Code 94 says that this very request was taken before: our request ids are made from the refund's id, so
-    it is ours and was accepted.
-    """
+    """(what became of it, the gateway's code). Raises BadSignature."""
     _compare(_hmac(_joined(params, REFUND_ANSWER_ORDER), merchant.secret), params.get("vnp_SecureHash", ""))
     code = params.get("vnp_ResponseCode", "")
-    if code in ("00", "94"):
+    if code == "00":
         return RefundAnswer.ACCEPTED, code
+    if code == "94":
+        return RefundAnswer.REPEATED, code
     if code in ("98", "99"):
         return RefundAnswer.LATER, code
     return RefundAnswer.REFUSED, code

@@ -6,6 +6,7 @@
     POST /bank/api/{transfers,refunds,statement}                       signed bodies, signed answers
     POST /control/transactions/{ref}    {"outcome": "pay", "delay_ms": 0, "repeat": 0, "lose_ipn": false}
     POST /control/qr                    {"qr": "...", "amount": 20000, ...}
+    POST /control/refunds               {"unclear": ["done", "not_done"]}: the next refunds answer 99
     GET  /control/transactions/{ref}    what is known, with the answers that notices got
 
 Outcomes: pay, cancel, no_funds, suspect, wrong_amount (takes another amount), wrong_checksum, lose_ipn.
@@ -59,6 +60,7 @@ class Sandbox:
         self.ledger = Ledger(settings.sandbox_data_dir)
         self._http = httpx.AsyncClient(timeout=10, trust_env=False)
         self._wake = asyncio.Event()
+        self._unclear: list[str] = []
 
     # The payer
 
@@ -165,6 +167,14 @@ class Sandbox:
         except (TypeError, ValueError) as error:
             return JSONResponse({"problem": f"not a code that can be paid here: {error}"}, 400)
         return JSONResponse({"transaction_id": transfer})
+
+    async def control_refunds(self, request: Request) -> Response:
+        """Makes the next refunds unclear: each answers 99, having been `done` or `not_done`."""
+        wanted = (await _json(request)).get("unclear")
+        if not isinstance(wanted, list) or set(wanted) - {"done", "not_done"}:
+            return JSONResponse({"problem": "unclear is a list of done and not_done"}, 400)
+        self._unclear = list(wanted)
+        return JSONResponse({"unclear": self._unclear})
 
     async def known(self, request: Request) -> Response:
         """What the gateway knows of a transaction or transfer, and how its notices were answered."""
@@ -299,7 +309,11 @@ class Sandbox:
             return self._answer(params, "94", "Yeu cau trung lap", transaction)
         if amount <= 0 or amount + transaction.refunded > transaction.captured:
             return self._answer(params, "02", "Tong so tien hoan tra lon hon so tien goc", transaction)
-        self.ledger.refund(params["vnp_RequestId"], transaction.ref, "transactions", amount)
+        unclear = self._unclear.pop(0) if self._unclear else ""
+        if unclear != "not_done":
+            self.ledger.refund(params["vnp_RequestId"], transaction.ref, "transactions", amount)
+        if unclear:
+            return self._answer(params, "99", "Loi khac", transaction)
         return self._answer(params, "00", "OK", self.ledger.transaction(transaction.ref))
 
     def _answer(
@@ -318,7 +332,7 @@ class Sandbox:
             outcome = self._outcome(transaction)
             kept = ("Amount", "BankCode", "PayDate", "TransactionNo", "TransactionStatus", "OrderInfo")
             answer |= {"vnp_" + name: outcome["vnp_" + name] for name in kept}
-            answer["vnp_TransactionType"] = "02" if command == "refund" else "01"
+            answer["vnp_TransactionType"] = "02" if command == "refund" or transaction.refunded else "01"
             if command == "refund":
                 answer["vnp_Amount"] = params.get("vnp_Amount", "")
         order = wire.REFUND_ANSWER if command == "refund" else wire.QUERY_ANSWER
@@ -489,6 +503,7 @@ def build(settings: Settings) -> Starlette:
             Route("/control/transactions/{ref}", sandbox.control, methods=["POST"]),
             Route("/control/transactions/{ref}", sandbox.known),
             Route("/control/qr", sandbox.control_qr, methods=["POST"]),
+            Route("/control/refunds", sandbox.control_refunds, methods=["POST"]),
         ],
     )
     app.state.sandbox = sandbox

@@ -630,6 +630,23 @@ async def test_a_cashier_of_the_agency_refunds_and_nobody_else(world: World, eve
         await world.call(cashier, "RefundPayment", asked)
 
 
+@pytest.mark.parametrize("unclear", [["done"], ["not_done"], ["not_done", "done"]])
+async def test_a_refund_that_is_answered_unclearly_sends_the_money_back_once(
+    world: World, eventually: Eventually, unclear: list[str]
+) -> None:
+    charge = await world.requested(eventually)
+    payment = await world.pay(charge)
+    await world.in_state(eventually, charge, pb.CHARGE_STATE_PAID, receipt=True)
+    told = await world.http.post(f"{world.sandbox}/control/refunds", json={"unclear": unclear})
+    assert told.status_code == 200
+    asked = pb.RefundPaymentRequest(charge_id=charge.id, reason="Thu nhầm")
+    await world.call("official:o:cashier@H32.15", "RefundPayment", asked)
+    await world.in_state(eventually, charge, pb.CHARGE_STATE_REFUNDED)
+    assert (await world.at_sandbox(payment.reference))["refunded"] == FEE
+    await eventually(lambda: world.heard(announced.PaymentRefunded, charge.id))
+    assert len(world.heard(announced.PaymentRefunded, charge.id)) == 1
+
+
 async def test_a_repeated_request_begins_one_payment(world: World, eventually: Eventually) -> None:
     charge = await world.requested(eventually)
     id = uuid7()

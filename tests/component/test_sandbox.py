@@ -307,7 +307,7 @@ async def test_kill_9_forgets_neither_who_paid_nor_what_is_still_to_be_told(
     assert await shop.refund(ref, "r1", 20_000) == ("accepted", "00")
     await shop.kill()
     await shop.start()
-    assert await shop.refund(ref, "r1", 20_000) == ("accepted", "94")
+    assert await shop.refund(ref, "r1", 20_000) == ("repeated", "94")
     assert (await shop.http.get(f"{shop.address}/control/transactions/{ref}")).json()["refunded"] == 20_000
 
 

@@ -154,8 +154,19 @@ def test_an_unsigned_answer_decides_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [("00", "accepted"), ("94", "accepted"), ("99", "later"), ("98", "later"), ("95", "refused")],
+    [("00", "accepted"), ("94", "repeated"), ("99", "later"), ("98", "later"), ("95", "refused")],
 )
-def test_a_refund_is_accepted_once_and_a_repeat_is_no_refusal(code: str, expected: str) -> None:
+def test_a_refund_is_accepted_refused_or_still_unclear(code: str, expected: str) -> None:
     said = answer(vnpay.REFUND_ANSWER_ORDER, ResponseCode=code)
     assert vnpay.read_refund_answer(said, MERCHANT) == (expected, code)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "back"),
+    [("01", "00", False), ("02", "00", True), ("02", "05", True), ("01", "06", True), ("02", "09", False)],
+)
+def test_an_inquiry_tells_whether_the_money_went_back(kind: str, status: str, back: bool) -> None:
+    values = {"ResponseCode": "00", "TxnRef": "X", "TransactionType": kind, "TransactionStatus": status}
+    assert vnpay.read_refunded(answer(vnpay.QUERY_ANSWER_ORDER, **values), MERCHANT, "X") is back
+    with pytest.raises(vnpay.Malformed):
+        vnpay.read_refunded(answer(vnpay.QUERY_ANSWER_ORDER, **values), MERCHANT, "Y")
