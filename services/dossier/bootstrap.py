@@ -19,7 +19,7 @@ from dossier.forms import Forms
 from dossier.grpc_api.dossiers import DossierApi
 from dossier.grpc_api.vault import VaultApi
 from dossier.handlers import Catalog, Identity, Limits, Ports
-from dossier.handlers.vault import sweep
+from dossier.handlers.uploads import sweep
 from dossier.limiter import Limiter
 from dossier.objects import open_objects
 from dossier.peers import GrpcCatalog, GrpcIdentity, Keys

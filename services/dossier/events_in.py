@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 
 from dossier.handlers import Ports
-from dossier.handlers.dossiers import charge_paid, settle_again
+from dossier.handlers.events import charge_paid, settle_again
 from kit.auth import Caller
 from kit.consumer import Event, Subscription
 from motcua.dossier.v1 import events_pb2 as ev

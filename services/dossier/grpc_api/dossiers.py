@@ -11,8 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from dossier import wire
 from dossier.domain.records import Attachment, Channel, FeeLine
 from dossier.domain.states import State
-from dossier.handlers import Ports, overview
-from dossier.handlers import dossiers as handlers
+from dossier.handlers import Ports, filing, office, overview
 from dossier.handlers.sight import View
 from kit.clock import to_ms
 from kit.errors import FieldViolation, InvalidInput
@@ -29,7 +28,7 @@ class DossierApi(DossierServiceServicer):
         self._ports = ports
 
     async def CreateDossier(self, request: pb.CreateDossierRequest, context: Any) -> pb.CreateDossierResponse:
-        view = await handlers.create_dossier(
+        view = await filing.create_dossier(
             self._ports,
             current_caller(),
             procedure_code=request.procedure_code,
@@ -45,7 +44,7 @@ class DossierApi(DossierServiceServicer):
         return pb.CreateDossierResponse(dossier=self._message(view))
 
     async def UpdateDossier(self, request: pb.UpdateDossierRequest, context: Any) -> pb.UpdateDossierResponse:
-        view = await handlers.update_dossier(
+        view = await filing.update_dossier(
             self._ports,
             current_caller(),
             request.id,
@@ -59,7 +58,7 @@ class DossierApi(DossierServiceServicer):
         return pb.UpdateDossierResponse(dossier=self._message(view))
 
     async def SubmitDossier(self, request: pb.SubmitDossierRequest, context: Any) -> pb.SubmitDossierResponse:
-        view = await handlers.submit_dossier(
+        view = await filing.submit_dossier(
             self._ports, current_caller(), request.id, request=_remember(request), etag=request.etag
         )
         return pb.SubmitDossierResponse(dossier=self._message(view))
@@ -67,7 +66,7 @@ class DossierApi(DossierServiceServicer):
     async def SupplementDossier(
         self, request: pb.SupplementDossierRequest, context: Any
     ) -> pb.SupplementDossierResponse:
-        view = await handlers.supplement_dossier(
+        view = await filing.supplement_dossier(
             self._ports,
             current_caller(),
             request.id,
@@ -82,7 +81,7 @@ class DossierApi(DossierServiceServicer):
     async def WithdrawDossier(
         self, request: pb.WithdrawDossierRequest, context: Any
     ) -> pb.WithdrawDossierResponse:
-        view = await handlers.withdraw_dossier(
+        view = await filing.withdraw_dossier(
             self._ports,
             current_caller(),
             request.id,
@@ -93,7 +92,7 @@ class DossierApi(DossierServiceServicer):
         return pb.WithdrawDossierResponse(dossier=self._message(view))
 
     async def RateDossier(self, request: pb.RateDossierRequest, context: Any) -> pb.RateDossierResponse:
-        view = await handlers.rate_dossier(
+        view = await filing.rate_dossier(
             self._ports,
             current_caller(),
             request.id,
@@ -106,7 +105,7 @@ class DossierApi(DossierServiceServicer):
     async def ReceiveDossier(
         self, request: pb.ReceiveDossierRequest, context: Any
     ) -> pb.ReceiveDossierResponse:
-        view = await handlers.receive_dossier(
+        view = await office.receive_dossier(
             self._ports,
             current_caller(),
             request.id,
@@ -117,7 +116,7 @@ class DossierApi(DossierServiceServicer):
         return pb.ReceiveDossierResponse(dossier=self._message(view))
 
     async def RejectDossier(self, request: pb.RejectDossierRequest, context: Any) -> pb.RejectDossierResponse:
-        view = await handlers.reject_dossier(
+        view = await office.reject_dossier(
             self._ports,
             current_caller(),
             request.id,
@@ -130,7 +129,7 @@ class DossierApi(DossierServiceServicer):
     async def RequestSupplement(
         self, request: pb.RequestSupplementRequest, context: Any
     ) -> pb.RequestSupplementResponse:
-        view = await handlers.request_supplement(
+        view = await office.request_supplement(
             self._ports,
             current_caller(),
             request.id,
@@ -145,7 +144,7 @@ class DossierApi(DossierServiceServicer):
     async def RequestPayment(
         self, request: pb.RequestPaymentRequest, context: Any
     ) -> pb.RequestPaymentResponse:
-        view = await handlers.request_payment(
+        view = await office.request_payment(
             self._ports,
             current_caller(),
             request.id,
@@ -157,7 +156,7 @@ class DossierApi(DossierServiceServicer):
         return pb.RequestPaymentResponse(dossier=self._message(view))
 
     async def HandOff(self, request: pb.HandOffRequest, context: Any) -> pb.HandOffResponse:
-        view = await handlers.hand_off(
+        view = await office.hand_off(
             self._ports,
             current_caller(),
             request.id,
@@ -170,7 +169,7 @@ class DossierApi(DossierServiceServicer):
         return pb.HandOffResponse(dossier=self._message(view))
 
     async def CompleteStep(self, request: pb.CompleteStepRequest, context: Any) -> pb.CompleteStepResponse:
-        view = await handlers.complete_step(
+        view = await office.complete_step(
             self._ports,
             current_caller(),
             request.id,
@@ -190,7 +189,7 @@ class DossierApi(DossierServiceServicer):
             due = to_ms(request.new_due_time.ToDatetime(UTC))
         except (ValueError, OverflowError):
             raise _bad("new_due_time", "BAD_TIME") from None
-        view = await handlers.extend_deadline(
+        view = await office.extend_deadline(
             self._ports,
             current_caller(),
             request.id,
@@ -202,7 +201,7 @@ class DossierApi(DossierServiceServicer):
         return pb.ExtendDeadlineResponse(dossier=self._message(view))
 
     async def StopDossier(self, request: pb.StopDossierRequest, context: Any) -> pb.StopDossierResponse:
-        view = await handlers.stop_dossier(
+        view = await office.stop_dossier(
             self._ports,
             current_caller(),
             request.id,
@@ -215,7 +214,7 @@ class DossierApi(DossierServiceServicer):
     async def DeclineWithdrawal(
         self, request: pb.DeclineWithdrawalRequest, context: Any
     ) -> pb.DeclineWithdrawalResponse:
-        view = await handlers.decline_withdrawal(
+        view = await office.decline_withdrawal(
             self._ports,
             current_caller(),
             request.id,
@@ -226,7 +225,7 @@ class DossierApi(DossierServiceServicer):
         return pb.DeclineWithdrawalResponse(dossier=self._message(view))
 
     async def SignResult(self, request: pb.SignResultRequest, context: Any) -> pb.SignResultResponse:
-        view = await handlers.sign_result(
+        view = await office.sign_result(
             self._ports,
             current_caller(),
             request.id,
@@ -240,7 +239,7 @@ class DossierApi(DossierServiceServicer):
     async def HandOverResult(
         self, request: pb.HandOverResultRequest, context: Any
     ) -> pb.HandOverResultResponse:
-        view = await handlers.hand_over_result(
+        view = await office.hand_over_result(
             self._ports,
             current_caller(),
             request.id,
@@ -251,17 +250,17 @@ class DossierApi(DossierServiceServicer):
         return pb.HandOverResultResponse(dossier=self._message(view))
 
     async def GetDossier(self, request: pb.GetDossierRequest, context: Any) -> pb.GetDossierResponse:
-        view = await handlers.get_dossier(self._ports, current_caller(), request.id)
+        view = await overview.get_dossier(self._ports, current_caller(), request.id)
         return pb.GetDossierResponse(dossier=self._message(view))
 
     async def BatchGetDossiers(
         self, request: pb.BatchGetDossiersRequest, context: Any
     ) -> pb.BatchGetDossiersResponse:
-        views = await handlers.batch_get_dossiers(self._ports, current_caller(), list(request.ids))
+        views = await overview.batch_get_dossiers(self._ports, current_caller(), list(request.ids))
         return pb.BatchGetDossiersResponse(dossiers=map(self._message, views))
 
     async def ListDossiers(self, request: pb.ListDossiersRequest, context: Any) -> pb.ListDossiersResponse:
-        views, token = await handlers.list_dossiers(
+        views, token = await overview.list_dossiers(
             self._ports,
             current_caller(),
             applicant=request.applicant_id,

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from dossier import wire
 from dossier.domain.document import Details, Document, Purpose, Trust, Upload
-from dossier.handlers import Ports
-from dossier.handlers import vault as handlers
+from dossier.handlers import Ports, uploads, vault
 from kit.errors import DomainError, FieldViolation, InvalidInput
 from kit.grpc_server import current_caller
 from kit.mongo import Request
@@ -37,7 +36,7 @@ class VaultApi(VaultServiceServicer):
             purpose = Purpose(request.purpose or Purpose.DOCUMENT)
         except ValueError:
             raise _bad("purpose", "UNKNOWN_PURPOSE") from None
-        upload = await handlers.begin_upload(
+        upload = await uploads.begin_upload(
             self._ports,
             current_caller(),
             purpose=purpose,
@@ -53,7 +52,7 @@ class VaultApi(VaultServiceServicer):
         return pb.BeginUploadResponse(upload=wire.upload(upload))
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> pb.GetUploadResponse:
-        upload = await handlers.get_upload(self._ports, current_caller(), request.id)
+        upload = await uploads.get_upload(self._ports, current_caller(), request.id)
         return pb.GetUploadResponse(upload=wire.upload(upload))
 
     async def AppendUpload(
@@ -63,7 +62,7 @@ class VaultApi(VaultServiceServicer):
         if first is None:
             raise _bad("id", "REQUIRED")
         try:
-            appending = await handlers.append_upload(
+            appending = await uploads.append_upload(
                 self._ports, current_caller(), first.id, offset=first.offset
             )
             upload, document = await self._to_the_end(self._take_in(appending, first, requests))
@@ -76,7 +75,7 @@ class VaultApi(VaultServiceServicer):
 
     async def _take_in(
         self,
-        appending: handlers.Appending,
+        appending: uploads.Appending,
         first: pb.AppendUploadRequest,
         requests: AsyncIterator[pb.AppendUploadRequest],
     ) -> tuple[Upload, Document | None]:
@@ -104,21 +103,21 @@ class VaultApi(VaultServiceServicer):
             log.debug("the end of an upload: %s", error)  # the caller, if still there, has it too
 
     async def CancelUpload(self, request: pb.CancelUploadRequest, context: Any) -> pb.CancelUploadResponse:
-        await handlers.cancel_upload(self._ports, current_caller(), request.id)
+        await uploads.cancel_upload(self._ports, current_caller(), request.id)
         return pb.CancelUploadResponse()
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Any) -> pb.GetDocumentResponse:
-        document = await handlers.get_document(self._ports, current_caller(), request.id)
+        document = await vault.get_document(self._ports, current_caller(), request.id)
         return pb.GetDocumentResponse(document=wire.document(document))
 
     async def BatchGetDocuments(
         self, request: pb.BatchGetDocumentsRequest, context: Any
     ) -> pb.BatchGetDocumentsResponse:
-        documents = await handlers.batch_get_documents(self._ports, current_caller(), list(request.ids))
+        documents = await vault.batch_get_documents(self._ports, current_caller(), list(request.ids))
         return pb.BatchGetDocumentsResponse(documents=map(wire.document, documents))
 
     async def ListDocuments(self, request: pb.ListDocumentsRequest, context: Any) -> pb.ListDocumentsResponse:
-        documents, token = await handlers.list_documents(
+        documents, token = await vault.list_documents(
             self._ports,
             current_caller(),
             owner=request.owner_id,
@@ -131,7 +130,7 @@ class VaultApi(VaultServiceServicer):
     async def UpdateDocument(
         self, request: pb.UpdateDocumentRequest, context: Any
     ) -> pb.UpdateDocumentResponse:
-        document = await handlers.update_document(
+        document = await vault.update_document(
             self._ports,
             current_caller(),
             request.id,
@@ -149,7 +148,7 @@ class VaultApi(VaultServiceServicer):
             trust = Trust(request.trust or Trust.OFFICER_SCAN)
         except ValueError:
             raise _bad("trust", "UNKNOWN_TRUST") from None
-        document = await handlers.verify_document(
+        document = await vault.verify_document(
             self._ports,
             current_caller(),
             request.id,
@@ -164,7 +163,7 @@ class VaultApi(VaultServiceServicer):
     async def CreateDownload(
         self, request: pb.CreateDownloadRequest, context: Any
     ) -> pb.CreateDownloadResponse:
-        token, ends = await handlers.create_download(
+        token, ends = await vault.create_download(
             self._ports,
             current_caller(),
             request.document_id,
@@ -177,16 +176,16 @@ class VaultApi(VaultServiceServicer):
     async def ReadDocument(
         self, request: pb.ReadDocumentRequest, context: Any
     ) -> AsyncIterator[pb.ReadDocumentResponse]:
-        read = await handlers.read_document(
+        read = await vault.read_document(
             self._ports, current_caller(), request.token, offset=request.offset, length=request.length
         )
         yield pb.ReadDocumentResponse(version=wire.version(read.version))
         if not request.metadata_only:
-            async for piece in handlers.content(self._ports, read):
+            async for piece in vault.content(self._ports, read):
                 yield pb.ReadDocumentResponse(data=piece)
 
     async def ListAccesses(self, request: pb.ListAccessesRequest, context: Any) -> pb.ListAccessesResponse:
-        accesses, token = await handlers.list_accesses(
+        accesses, token = await vault.list_accesses(
             self._ports,
             current_caller(),
             document=request.document_id,

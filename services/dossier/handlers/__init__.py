@@ -219,4 +219,4 @@ def agencies_of(caller: Caller) -> list[str]:
 
 def not_there(id: str) -> NotFound:
     """The same answer for a dossier of others and for one that is not there."""
-    return NotFound("NOT_FOUND", "no such dossier", id=id)
+    return NotFound("DOSSIER_NOT_FOUND", "no such dossier", id=id)

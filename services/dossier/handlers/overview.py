@@ -1,4 +1,4 @@
-"""Work, tracking and statistics: what is asked of many dossiers at once."""
+"""Reading: dossiers one by one and in lists, work, tracking and statistics."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from dossier.domain.records import (
 )
 from dossier.domain.states import PAUSED, WORK, State
 from dossier.handlers import Ports, agencies_of
-from dossier.handlers.sight import View, actor
-from kit.auth import ANYONE, OFFICIAL, Caller, allow
+from dossier.handlers.sight import View, actor, look, open_dossier, speaks_for
+from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, service
 from kit.clock import to_text
 from kit.errors import FieldViolation, Forbidden, InvalidInput, NotFound
 
@@ -75,6 +75,37 @@ def scalars(dossier: Dossier) -> dict[str, Any]:
         "paid": int(dossier.paid),
         "rating": dossier.rating,
     }
+
+
+@allow(CITIZEN, OFFICIAL, service("payment", "notify", "gateway"))
+async def get_dossier(ports: Ports, caller: Caller, id: str) -> View:
+    """One dossier."""
+    return await open_dossier(ports, caller, id)
+
+
+@allow(CITIZEN, OFFICIAL, service("payment", "notify", "gateway"))
+async def batch_get_dossiers(ports: Ports, caller: Caller, ids: Sequence[str]) -> list[View]:
+    """Those that exist and that the caller may see."""
+    if len(ids) > 100:
+        raise InvalidInput("TOO_MANY", "at most 100 at once")
+    views = [await look(ports, caller, dossier) for dossier in await ports.dossiers.batch(list(ids))]
+    return [view for view in views if view is not None]
+
+
+@allow(CITIZEN)
+async def list_dossiers(
+    ports: Ports, caller: Caller, *, applicant: str, states: Sequence[State], size: int, token: str
+) -> tuple[list[View], str]:
+    """An applicant's dossiers, newest first."""
+    applicant = applicant or caller.subject
+    files = await speaks_for(ports, caller, applicant, "FILE")
+    if not files and not await speaks_for(ports, caller, applicant, "READ"):
+        raise Forbidden("NOT_DELEGATED", "you do not act for this account")
+    wanted: dict[str, Any] = {"applicant": applicant}
+    if states:
+        wanted["status"] = {"$in": sorted({state.value for state in states})}
+    page = await ports.dossiers.page(wanted, size=min(size or 20, 100), token=token)
+    return [View(d, actor(caller, d, speaks=files)) for d in page.items], page.next_token
 
 
 @allow(OFFICIAL)

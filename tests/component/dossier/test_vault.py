@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from dossier.domain.document import Part
-from dossier.handlers.vault import sweep
+from dossier.handlers.uploads import sweep
 from kit.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -267,7 +267,7 @@ async def test_what_may_not_be_uploaded_is_said_before_a_byte_is_sent(world: Any
     assert await refused(content_type="image/png") == "TYPE_MISMATCH"
     assert await refused(sha256="zz") == "BAD_SHA256"
     assert await refused(issue_date="2026-02-30") == "BAD_DATE"
-    assert await refused(purpose=vp.UPLOAD_PURPOSE_VERSION, document_id=uuid7()) == "NOT_FOUND"
+    assert await refused(purpose=vp.UPLOAD_PURPOSE_VERSION, document_id=uuid7()) == "DOCUMENT_NOT_FOUND"
 
 
 async def test_a_checksum_that_does_not_match_refuses_the_file(world: Any, anh: str) -> None:

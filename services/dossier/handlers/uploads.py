@@ -1,0 +1,313 @@
+"""Uploads that can be resumed, what becomes of them, and what is swept up behind them."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from dossier.domain.document import (
+    Blob,
+    Details,
+    Document,
+    Part,
+    Purpose,
+    Upload,
+    UploadState,
+    Version,
+    checked_sha256,
+    new_document,
+    safe_filename,
+)
+from dossier.domain.dossier import is_open
+from dossier.domain.states import Party
+from dossier.handlers import Ports
+from dossier.handlers.sight import open_dossier, speaks_for
+from dossier.handlers.vault import content_key, no_document
+from kit.auth import CITIZEN, OFFICIAL, Caller, allow
+from kit.errors import (
+    Conflict,
+    DomainError,
+    FailedPrecondition,
+    FieldViolation,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    RateLimited,
+    Unavailable,
+)
+from kit.ids import derived, uuid7
+
+log = logging.getLogger(__name__)
+_ORPHAN_HOURS = 24.0  # an object that nothing refers to is left alone for so long
+
+
+@allow(CITIZEN, OFFICIAL)
+async def begin_upload(
+    ports: Ports,
+    caller: Caller,
+    *,
+    purpose: Purpose,
+    size: int,
+    filename: str,
+    content_type: str,
+    sha256: str,
+    details: Details,
+    document: str,
+    dossier: str,
+    request: Any = None,
+) -> Upload:
+    """Makes room for a file: a new document, a new version of one's own, or the result of a dossier."""
+    if size <= 0:
+        raise InvalidInput(violations=[FieldViolation("size", "EMPTY_FILE", "a file has at least one byte")])
+    if size > ports.limits.upload_bytes:
+        raise InvalidInput(
+            "FILE_TOO_LARGE",
+            f"at most {ports.limits.upload_bytes} bytes",
+            limit=ports.limits.upload_bytes,
+            violations=[FieldViolation("size", "FILE_TOO_LARGE", f"at most {ports.limits.upload_bytes}")],
+        )
+    filename = safe_filename(filename)
+    claimed = ports.content_type(filename, content_type)  # raises for a type that is not taken
+    digest, described = checked_sha256(sha256), details.checked()
+    vault, desk = await _destination(ports, caller, purpose, document, dossier)
+    at = ports.clock()
+
+    def make(id: str) -> Upload:
+        return Upload(
+            id=id,
+            owner=caller.subject,
+            vault=vault,
+            purpose=purpose,
+            size=size,
+            filename=filename,
+            content_type=claimed,
+            sha256=digest,
+            details=described,
+            target=document if purpose is Purpose.VERSION else "",
+            dossier=dossier,
+            desk=desk,
+            expires=at + timedelta(hours=ports.limits.upload_hours),
+            created=at,
+        )
+
+    open_now = await ports.uploads.count({"owner": caller.subject, "open": 1})
+    if open_now >= ports.limits.open_uploads:
+        raise RateLimited("TOO_MANY_UPLOADS", "finish or cancel one first", limit=ports.limits.open_uploads)
+    return await ports.uploads.create(make, request)
+
+
+@allow(CITIZEN, OFFICIAL)
+async def get_upload(ports: Ports, caller: Caller, id: str) -> Upload:
+    """Where to go on. A complete one that a crash left unfinished is finished now."""
+    upload = await _own_upload(ports, caller, id)
+    if upload.state is UploadState.OPEN and upload.complete:
+        upload, _ = await _finish(ports, upload)
+    return upload
+
+
+class Appending:
+    """Bytes being added to an upload. Parts are stored as they fill; `close` stores the rest, also after a
+    break, so that what arrived is kept."""
+
+    def __init__(self, ports: Ports, upload: Upload, offset: int) -> None:
+        self._ports = ports
+        self._buffer = bytearray()
+        self._offset = offset
+        self.upload = upload
+
+    async def write(self, data: bytes) -> None:
+        """Adds bytes. Raises InvalidInput TOO_MANY_BYTES, or FailedPrecondition when another one writes."""
+        if self._offset + len(self._buffer) + len(data) > self.upload.size:
+            raise InvalidInput("TOO_MANY_BYTES", "more bytes than announced", size=self.upload.size)
+        self._buffer += data
+        if len(self._buffer) >= self._ports.limits.part_bytes:
+            await self._store()
+
+    async def close(self) -> None:
+        """Stores what is left."""
+        if self._buffer:
+            await self._store()
+
+    async def finish(self) -> tuple[Upload, Document | None]:
+        """The upload as it stands; with the document when the last byte is there."""
+        await self.close()
+        if not self.upload.complete:
+            return self.upload, None
+        return await _finish(self._ports, self.upload)
+
+    async def _store(self) -> None:
+        ports, offset = self._ports, self._offset
+        data, self._buffer = self._buffer, bytearray()
+        part = Part(f"uploads/{self.upload.id}/{offset:012d}-{uuid7()[-12:]}", len(data))
+        await ports.objects.put(part.key, data)
+        try:
+            self.upload = await ports.uploads.change(
+                self.upload.id, lambda u: u.append(part, offset, ports.clock())
+            )
+        except DomainError as error:
+            if not isinstance(error, Unavailable):  # then it may have been noted; the sweeper decides
+                await ports.objects.delete([part.key])
+            raise
+        self._offset = offset + part.size
+
+
+@allow(CITIZEN, OFFICIAL)
+async def append_upload(ports: Ports, caller: Caller, id: str, *, offset: int) -> Appending:
+    """Begins to add bytes at an offset, which must be the stored one."""
+    upload = await _own_upload(ports, caller, id)
+    if upload.state is not UploadState.DONE:
+        upload.check_offset(offset, ports.clock())
+    elif offset != upload.size:
+        raise FailedPrecondition("WRONG_OFFSET", "the upload is complete", offset=upload.size)
+    return Appending(ports, upload, offset)
+
+
+@allow(CITIZEN, OFFICIAL)
+async def cancel_upload(ports: Ports, caller: Caller, id: str) -> None:
+    """Forgets an unfinished upload and its bytes."""
+    upload = await _own_upload(ports, caller, id)
+    if upload.state is UploadState.DONE:
+        raise FailedPrecondition("UPLOAD_DONE", "the document is there already")
+    await _drop(ports, upload)
+
+
+async def _finish(ports: Ports, upload: Upload) -> tuple[Upload, Document]:
+    """Checks the content and makes the document. Safe to run twice and at once: the document's id follows
+    from the upload's, and the document is written last, after its bytes."""
+    if upload.state is UploadState.DONE:
+        return upload, await ports.documents.get(upload.document)
+    staging = f"staging/{upload.id}-{uuid7()[-12:]}"
+    try:
+        file = await ports.objects.assemble([part.key for part in upload.parts], staging)
+    except FileNotFoundError:
+        fresh = await ports.uploads.get(upload.id)
+        if fresh.state is UploadState.DONE:  # another one finished it and has cleaned up
+            return fresh, await ports.documents.get(fresh.document)
+        raise Conflict("LOST_RACE", "the upload is being finished") from None
+    found = ports.recognise(file.head, file.tail)
+    reason = _refusal(upload, found, file.sha256, file.size)
+    if reason:
+        await ports.objects.delete([staging])
+        await ports.uploads.change(upload.id, lambda u: u.refuse(reason))
+        await ports.objects.delete([part.key for part in upload.parts])
+        log.info("upload refused: %s", reason)
+        raise InvalidInput(
+            reason,
+            "the content is not what it was said to be",
+            found=found,
+            stated=upload.content_type,
+            violations=[FieldViolation("content", reason)],
+        )
+    digest = file.sha256
+    await ports.objects.move(staging, content_key(digest))
+    target = upload.target or derived("document", upload.id)
+    await ports.blobs.create(lambda id: Blob(id, upload.size), id=digest)
+    await ports.blobs.change(digest, lambda b: b.used_by(target))
+    version = Version(1, digest, upload.size, found, upload.filename, ports.clock(), upload.owner)
+    if upload.target:
+        document = await ports.documents.change(target, lambda d: d.add_version(version), handled=upload.id)
+    else:
+        document = await ports.documents.create(lambda id: new_document(id, upload, version), id=target)
+    done = await ports.uploads.change(upload.id, lambda u: u.finish(target))
+    await ports.objects.delete([part.key for part in upload.parts])
+    return done, document
+
+
+def _refusal(upload: Upload, found: str, digest: str, size: int) -> str:
+    if size != upload.size:
+        return "SIZE_MISMATCH"
+    if upload.sha256 and upload.sha256 != digest:
+        return "CHECKSUM_MISMATCH"
+    if not found:
+        return "UNSUPPORTED_TYPE"
+    return "TYPE_MISMATCH" if upload.content_type and upload.content_type != found else ""
+
+
+async def _destination(
+    ports: Ports, caller: Caller, purpose: Purpose, document: str, dossier: str
+) -> tuple[str, str]:
+    """Whose vault the file is for, and the desk that scans it for somebody else."""
+    if purpose is Purpose.VERSION:
+        known = await ports.documents.find(document)
+        if known is None or not await speaks_for(ports, caller, known.owner, "VAULT"):
+            raise no_document(document)
+        if known.dossier:
+            raise FailedPrecondition("RESULT_IS_FINAL", "a result has one version")
+        return known.owner, ""
+    if purpose is Purpose.RESULT:
+        seen = await open_dossier(ports, caller, dossier)
+        if not seen.actor.parties & {Party.EXAMINER, Party.LEADER, Party.CLERK}:
+            raise Forbidden("NOT_ALLOWED", "results come from the agency that has the dossier")
+        if not is_open(seen.dossier):
+            raise FailedPrecondition("WRONG_STATE", "no result is due", **{"from": seen.dossier.state.name})
+        return seen.dossier.current_agency, ""
+    if dossier:
+        seen = await open_dossier(ports, caller, dossier)
+        if Party.DESK in seen.actor.parties:
+            desks = (seen.dossier.support_point, seen.dossier.receiving_agency)
+            return seen.dossier.applicant, next(desk for desk in desks if caller.has("reception", desk))
+        if not await speaks_for(ports, caller, seen.dossier.applicant, "VAULT"):
+            raise Forbidden("NOT_DELEGATED", "you may not use this vault")
+        return seen.dossier.applicant, ""
+    if caller.kind != "citizen":
+        raise Forbidden("NO_VAULT", "an official uploads for a dossier")
+    return caller.subject, ""
+
+
+async def _own_upload(ports: Ports, caller: Caller, id: str) -> Upload:
+    upload = await ports.uploads.find(id)
+    if upload is None or upload.owner != caller.subject:
+        raise NotFound("UPLOAD_NOT_FOUND", "no such upload", id=id)
+    return upload
+
+
+async def _drop(ports: Ports, upload: Upload) -> None:
+    await ports.uploads.change(upload.id, lambda u: u.drop())
+    await ports.objects.delete([item.key async for item in ports.objects.list(f"uploads/{upload.id}")])
+
+
+async def sweep(ports: Ports) -> int:
+    """Finishes what a crash left complete, drops what expired, and deletes objects that nothing refers to and
+    that nobody touched for a day. Answers how many objects went."""
+    at, gone = ports.clock(), 0
+    token = ""
+    while True:
+        page = await ports.uploads.page({"open": 1}, size=100, token=token)
+        for upload in page.items:
+            if upload.complete:
+                try:
+                    await _finish(ports, upload)
+                except DomainError as error:
+                    log.info("an upload could not be finished: %s", error.reason)
+            elif at >= upload.expires:
+                await _drop(ports, upload)
+        if not (token := page.next_token):
+            break
+    old = at - timedelta(hours=_ORPHAN_HOURS)
+    for prefix, needed in (("uploads", _part_needed), ("staging", _never), ("sha256", _content_needed)):
+        async for item in ports.objects.list(prefix):
+            if item.modified < old and not await needed(ports, item.key):
+                # It may have been written again meanwhile: only what is still old goes.
+                modified = await ports.objects.modified(item.key)
+                if modified is not None and modified < old:
+                    await ports.objects.delete([item.key])
+                    gone += 1
+    return gone
+
+
+async def _part_needed(ports: Ports, key: str) -> bool:
+    upload = await ports.uploads.find(key.split("/")[1])
+    return upload is not None and any(part.key == key for part in upload.parts)
+
+
+async def _content_needed(ports: Ports, key: str) -> bool:
+    blob = await ports.blobs.find(key.rpartition("/")[2])
+    if blob is None:
+        return False
+    documents = await ports.documents.batch(blob.documents)
+    return any(version.sha256 == blob.id for document in documents for version in document.versions)
+
+
+async def _never(ports: Ports, key: str) -> bool:
+    return False
