@@ -39,8 +39,8 @@ class _Socket:
     operations: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def patience(self) -> float | None:
-        """Seconds to wait for the next message: until the token expires, and a little more for the streams to say
-        so first."""
+        """Seconds to wait for the next message: until the token expires, and a little more so that the
+        streams say so first."""
         if not self.acknowledged:
             return _INIT
         return None if self.expires == float("inf") else max(0.0, self.expires - time.time()) + _FAREWELL

@@ -116,7 +116,12 @@ def _guarded(servicer: type) -> type:
 
 def account(id: str = AN) -> identity_pb2.Account:
     return identity_pb2.Account(
-        id=id, kind=identity_pb2.ACCOUNT_KIND_PERSON, status=1, name="Nguyễn Thị An", locale="vi", etag="1"
+        id=id,
+        kind=identity_pb2.ACCOUNT_KIND_PERSON,
+        status=identity_pb2.ACCOUNT_STATUS_ACTIVE,
+        name="Nguyễn Thị An",
+        locale="vi",
+        etag="1",
     )
 
 
@@ -334,7 +339,7 @@ class Payment(payment_pb2_grpc.PaymentServiceServicer):
     async def ReadVnpayReturn(self, request: Any, context: Any) -> Any:
         FAKES.seen("ReadVnpayReturn", request, context)
         return payment_pb2.ReadVnpayReturnResponse(
-            valid=True, charge_id="charge-1", state=2, response_code="00"
+            valid=True, charge_id="charge-1", state=payment_pb2.PAYMENT_STATE_PAID, response_code="00"
         )
 
 
@@ -370,16 +375,21 @@ def notice(id: str) -> notify_pb2.Notice:
     )
 
 
+def _fake(servicer: Any) -> Any:
+    """An instance, whatever methods it lacks: nobody calls those."""
+    return servicer()
+
+
 @pytest.fixture(scope="session")
 async def target() -> AsyncIterator[str]:
     """All fakes behind one port."""
     server = grpc.aio.server()
-    identity_pb2_grpc.add_IdentityServiceServicer_to_server(Identity(), server)
-    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(), server)
-    dossier_pb2_grpc.add_DossierServiceServicer_to_server(Dossiers(), server)
-    vault_pb2_grpc.add_VaultServiceServicer_to_server(Vault(), server)
-    payment_pb2_grpc.add_PaymentServiceServicer_to_server(Payment(), server)
-    notify_pb2_grpc.add_NotifyServiceServicer_to_server(Notify(), server)
+    identity_pb2_grpc.add_IdentityServiceServicer_to_server(_fake(Identity), server)
+    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(_fake(Catalog), server)
+    dossier_pb2_grpc.add_DossierServiceServicer_to_server(_fake(Dossiers), server)
+    vault_pb2_grpc.add_VaultServiceServicer_to_server(_fake(Vault), server)
+    payment_pb2_grpc.add_PaymentServiceServicer_to_server(_fake(Payment), server)
+    notify_pb2_grpc.add_NotifyServiceServicer_to_server(_fake(Notify), server)
     health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -10,7 +10,10 @@ import pytest
 from kit.errors import Unauthenticated
 
 SIGN_IN = """mutation ($input: SignInInput!) { signIn(input: $input) {
-  __typename ... on Session { accessToken refreshToken account { name } } ... on Problem { reason message } } }"""
+  __typename
+  ... on Session { accessToken refreshToken account { name } }
+  ... on Problem { reason message }
+} }"""
 REFRESH = """mutation ($input: RefreshSessionInput!) { refreshSession(input: $input) {
   __typename ... on Session { refreshToken } ... on Problem { reason } } }"""
 WHO = {"identifier": "079090000101", "password": "Motcua@2026"}

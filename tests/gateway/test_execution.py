@@ -24,7 +24,10 @@ from gateway.execution import Executor
 SDL = """
 interface Node { id: ID! }
 union Thing = A | B
-type A implements Node { id: ID! name: String strict: String! number(by: Int = 2): Int! self: A next: B! list: [B!]! loose: [A] thing: Thing things: [Thing!] node: Node grid: [[Int!]!] }
+type A implements Node {
+  id: ID! name: String strict: String! number(by: Int = 2): Int! self: A next: B! list: [B!]! loose: [A]
+  thing: Thing things: [Thing!] node: Node grid: [[Int!]!]
+}
 type B implements Node { id: ID! title: String! flag: Boolean kind: Kind a: A! maybe: [B] float: Float }
 enum Kind { ONE TWO }
 type Query { a: A b: B! things: [Thing] node: Node }

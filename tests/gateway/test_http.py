@@ -151,8 +151,8 @@ async def test_a_token_that_is_no_good_is_401_and_nothing_runs(
             "TOO_COSTLY",
         ),
         (
-            "query ($n: Int = 100) { viewer { dossiers(first: $n) { nodes { applicant { dossiers(first: 100) {"
-            " nodes { applicant { charges(first: 100) { nodes { id } } } } } } } } } }",
+            "query ($n: Int! = 100) { viewer { dossiers(first: $n) { nodes { applicant {"
+            " dossiers(first: 99) { nodes { applicant { charges(first: 99) { nodes { id } } } } } } } } } }",
             "TOO_COSTLY",
         ),
     ],
