@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, timedelta
 from typing import Any
@@ -28,7 +27,6 @@ from payment.peers import Identity, TransferBank, VnpayGateway
 from payment.settings import Settings
 
 NAME = "payment"
-log = logging.getLogger(__name__)
 
 
 def build(

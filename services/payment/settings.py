@@ -51,7 +51,13 @@ class Settings(Base):
 
     @model_validator(mode="after")
     def _no_sandbox_in_production(self) -> Self:
+        if self.environment != "production":
+            return self
         secrets = (self.vnpay_hash_secret.get_secret_value(), self.bank_secret.get_secret_value())
-        if self.environment == "production" and any(s in SANDBOX_SECRETS or len(s) < 16 for s in secrets):
+        if any(secret in SANDBOX_SECRETS or len(secret) < 16 for secret in secrets):
             raise ValueError("production needs the gateway's and the bank's own secrets, not the sandbox's")
+        if not all(
+            u.startswith("https://") for u in (self.vnpay_pay_url, self.vnpay_api_url, self.bank_api_url)
+        ):
+            raise ValueError("production reaches the gateway and the bank by https only, not the sandbox")
         return self

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,7 @@ class Notice:
 
 
 class Ledger:
-    """The file. Each method is one transaction."""
+    """The file. Each method is one transaction, and so is what happens within `together()`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +85,17 @@ class Ledger:
     def close(self) -> None:
         """Closes the file."""
         self._db.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is written inside, or nothing."""
+        self._db.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("rollback")
+            raise
+        self._db.execute("commit")
 
     def open_transaction(
         self, ref: str, amount: int, return_url: str, info: str, expires: str
@@ -95,9 +108,13 @@ class Ledger:
             "on conflict do nothing",
             (ref, number, amount, return_url, info, expires),
         )
+        return self.existing(ref)
+
+    def existing(self, ref: str) -> Transaction:
+        """One by reference. Raises LookupError."""
         found = self.transaction(ref)
         if found is None:
-            raise RuntimeError("the ledger lost a transaction")
+            raise LookupError(ref)
         return found
 
     def transaction(self, ref: str) -> Transaction | None:
@@ -147,8 +164,7 @@ class Ledger:
     def refund(self, request: str, subject: str, table: str, amount: int) -> bool:
         """Sends money back once per request; False when this request was taken before."""
         key = {"transactions": "ref", "transfers": "id"}[table]
-        with self._db:
-            self._db.execute("begin immediate")
+        with self.together():
             new = self._db.execute(
                 "insert into refunds values (?, ?, ?) on conflict do nothing", (request, subject, amount)
             ).rowcount

@@ -31,7 +31,7 @@ def _page(title: str, body: str) -> str:
     )
 
 
-def payment(transaction: Transaction, locale: str) -> str:
+def payment(transaction: Transaction) -> str:
     """What there is to pay, and the ways it may end."""
     buttons = "".join(
         f'<button type="submit" name="outcome" value="{value}"{main}>{text}</button>'
