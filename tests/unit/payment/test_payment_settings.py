@@ -43,6 +43,6 @@ def test_production_refuses_what_belongs_to_the_sandbox(name: str, value: Any, w
 @pytest.mark.parametrize(
     ("name", "value"), [("receipt_form", "EBL03"), ("receipt_letters", "Tab"), ("bank_bin", "97043")]
 )
-def test_what_receipts_and_codes_cannot_carry_is_refused(name: str, value: str) -> None:
+def test_what_receipts_and_codes_cannot_carry_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ValidationError):
         Settings(**{name: value})
