@@ -28,6 +28,12 @@ test: setup ## all tests; make test ARGS="tests/unit -k calendar" runs some
 load: setup ## requests per second, latencies and calls per query, on a stack of its own
 	@exec $(PY) -m tests.load $(ARGS)
 
+chaos: setup ## kill -9 every part in the middle of the journey, in turn (minutes); CHAOS_SEED=… plays it again
+	$(BIN)/pytest tests/chaos -m "chaos or not chaos" -v $(ARGS)
+
+upload-test: setup ## 200 MB by tus over a line that breaks twice: SHA-256, memory of every process, throughput
+	@exec $(PY) -m tests.load.upload $(ARGS)
+
 lint: setup ## ruff, import rules, buf
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
@@ -67,4 +73,4 @@ lock: ## resolve pyproject.toml into requirements.lock (needs uv)
 ci: ## what CI runs, from nothing
 	@.ci/run
 
-.PHONY: help setup run demo import test load lint fmt types gen gen-check schema schema-check dead settings lock ci
+.PHONY: help setup run demo import test load chaos upload-test lint fmt types gen gen-check schema schema-check dead settings lock ci

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
+import time
 import uuid
+from collections.abc import Callable
 from typing import Any, Self
 
 import httpx
 from tusclient.client import TusClient
+from tusclient.exceptions import TusCommunicationError
 
 PROBLEM = "... on Problem { reason message } ... on ValidationProblem { violations { field reason message } }"
 CHUNK = 4 * 2**20  # bytes a PATCH
+AGAIN = 0.2  # seconds before somebody patient asks once more
+AWAY = (None, 502, 503)  # no answer, or somebody else's answer that there is none
 JSON = dict[str, Any]
 
 
@@ -20,11 +26,16 @@ class Surprise(Exception):
 
 
 class Person:
-    """Somebody with an HTTP client. Use as an async context manager."""
+    """Somebody with an HTTP client. Use as an async context manager.
 
-    def __init__(self, name: str, gateway: str, locale: str = "vi") -> None:
+    With `patience` (seconds) every request is sent again, unchanged and so with the same `requestId`, while
+    nobody answers or the answer is that a service cannot be reached.
+    """
+
+    def __init__(self, name: str, gateway: str, locale: str = "vi", patience: float = 0.0) -> None:
         self.name = name
         self.gateway = gateway
+        self.patience = patience
         self.token = ""
         self.refresh_token = ""
         self._http = httpx.AsyncClient(timeout=30, headers={"Accept-Language": locale})
@@ -42,8 +53,10 @@ class Person:
 
     async def ask(self, document: str, **variables: Any) -> JSON:
         """Answers `data`. Raises Surprise for any error."""
-        answer = await self._http.post(
+        answer = await self._send(
+            "POST",
             f"{self.gateway}/graphql",
+            away=_unavailable,
             json={"query": document, "variables": variables},
             headers=self.headers,
         )
@@ -93,10 +106,7 @@ class Person:
         }
         fields = "url document { id title trust }"
         begun = await self.do("beginUpload", "Upload", fields, **request)
-        uploader = TusClient(begun["url"], headers=self.headers).async_uploader(
-            file_stream=io.BytesIO(content), url=begun["url"], chunk_size=CHUNK
-        )
-        await uploader.upload()
+        await self._send_file(begun["url"], content)
         # The same request again answers the same upload, which is complete now.
         document = (await self.do("beginUpload", "Upload", fields, **request))["document"]
         if document is None:
@@ -107,14 +117,14 @@ class Person:
         """The bytes of a document, or its `first` ones by a range request. Raises Surprise when refused."""
         url = (await self.do("createDownload", "Download", "url", documentId=document))["url"]
         headers = {} if first is None else {"Range": f"bytes=0-{first - 1}"}
-        answer = await self._http.get(url, headers=headers)
+        answer = await self._send("GET", url, headers=headers)
         if answer.status_code != (200 if first is None else 206):
             raise Surprise(f"{self.name}: download answered HTTP {answer.status_code}")
         return answer.content
 
     async def get(self, url: str, **parameters: str) -> httpx.Response:
         """Opens a page as a browser would, following no redirect."""
-        return await self._http.get(url, params=parameters or None)
+        return await self._send("GET", url, params=parameters or None)
 
     async def patch(self, url: str, content: bytes) -> httpx.Response:
         """Sends the first bytes of an upload, as tus does."""
@@ -127,4 +137,47 @@ class Person:
 
     async def post(self, url: str, body: JSON) -> httpx.Response:
         """Sends JSON to another site, such as the sandbox bank."""
-        return await self._http.post(url, json=body)
+        return await self._send("POST", url, json=body)
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        *,
+        away: Callable[[httpx.Response], bool] = lambda answer: False,
+        **content: Any,
+    ) -> httpx.Response:
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                answer = await self._http.request(method, url, **content)
+                if answer.status_code not in AWAY and not away(answer):
+                    return answer
+                if time.monotonic() >= deadline:
+                    return answer
+            except httpx.TransportError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(AGAIN)
+
+    async def _send_file(self, url: str, content: bytes) -> None:
+        """Sends the file by tus; with patience, goes on from where the upload stands after each break."""
+
+        def go_on() -> None:  # in a thread: the client asks for the offset without a loop
+            client = TusClient(url, headers=self.headers)
+            client.uploader(file_stream=io.BytesIO(content), url=url, chunk_size=CHUNK).upload()
+
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return await asyncio.to_thread(go_on)
+            except TusCommunicationError as error:  # 409: the break came after the bytes
+                if error.status_code not in (*AWAY, 409) or time.monotonic() >= deadline:
+                    raise Surprise(f"{self.name}: the upload failed: {error}") from error
+            await asyncio.sleep(AGAIN)
+
+
+def _unavailable(answer: httpx.Response) -> bool:
+    """Whether a GraphQL answer says that a service behind it cannot be reached."""
+    errors = answer.json().get("errors") or () if "json" in answer.headers.get("content-type", "") else ()
+    return any(error.get("extensions", {}).get("code") == "UNAVAILABLE" for error in errors)
