@@ -7,19 +7,36 @@ Keys: `uploads/<upload>/…` parts as they arrived, `staging/<upload>` a file be
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import obstore
+import obstore.exceptions
 from obstore.store import LocalStore, ObjectStore, from_url
+
+from kit.errors import Unavailable
 
 EDGE = 64 * 1024  # bytes of a file's beginning and end that recognising its type may look at
 _READ = 512 * 1024  # bytes asked for at once
 _WRITE = 5 * 2**20  # bytes written at once: the least that S3 takes as a part
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """What keeps the store from answering is Unavailable; what is not there stays FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (obstore.exceptions.BaseError, OSError) as error:
+        raise Unavailable(
+            "OBJECT_STORE_UNAVAILABLE", f"object storage fails: {type(error).__name__}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,8 @@ def open_objects(url: str) -> Objects:
         folder = Path(url2pathname(parts.path))
         folder.mkdir(parents=True, exist_ok=True)
         return Objects(LocalStore(folder, mkdir=True))
-    return Objects(from_url(url, client_options={"timeout": "60s"}, retry_config={"max_retries": 5}))
+    # No client options here: they would hide those of the environment, such as AWS_ALLOW_HTTP.
+    return Objects(from_url(url, retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)}))
 
 
 class Objects:
@@ -58,35 +76,36 @@ class Objects:
 
     async def put(self, key: str, data: bytes | bytearray) -> None:
         """Writes one object whole; for parts, never for files. `data` must not be changed meanwhile."""
-        await obstore.put_async(self._store, key, data, use_multipart=False)
+        with _reaching():
+            await obstore.put_async(self._store, key, data, use_multipart=False)
 
     async def assemble(self, parts: Sequence[str], key: str) -> Assembled:
         """Streams the parts, in order, into one object at `key`, hashing on the way."""
         digest, size, head, tail = hashlib.sha256(), 0, b"", b""
-        async with obstore.open_writer_async(
-            self._store, key, buffer_size=_WRITE, max_concurrency=1
-        ) as writer:
-            for part in parts:
-                async for chunk in self._chunks(part):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    if len(head) < EDGE:
-                        head += chunk[: EDGE - len(head)]
-                    tail = (tail + chunk[-EDGE:])[-EDGE:]
-                    await writer.write(chunk)
+        with _reaching():
+            async with obstore.open_writer_async(
+                self._store, key, buffer_size=_WRITE, max_concurrency=1
+            ) as writer:
+                for part in parts:
+                    async for chunk in self._chunks(part):
+                        digest.update(chunk)
+                        size += len(chunk)
+                        if len(head) < EDGE:
+                            head += chunk[: EDGE - len(head)]
+                        tail = (tail + chunk[-EDGE:])[-EDGE:]
+                        await writer.write(chunk)
         return Assembled(key, digest.hexdigest(), size, head, tail)
 
     async def move(self, source: str, target: str) -> None:
         """Renames; what was at `target` is replaced."""
-        await obstore.rename_async(self._store, source, target, overwrite=True)
+        with _reaching():
+            await obstore.rename_async(self._store, source, target, overwrite=True)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Deletes what is there of these."""
         for key in keys:
-            try:
+            with suppress(FileNotFoundError), _reaching():
                 await obstore.delete_async(self._store, key)
-            except FileNotFoundError:
-                continue
 
     async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
         """The bytes [offset, offset + length) in pieces of at most 256 KiB. Raises FileNotFoundError."""
@@ -111,14 +130,15 @@ class Objects:
     async def modified(self, key: str) -> datetime | None:
         """When the object was last written; None when it is not there."""
         try:
-            return (await obstore.head_async(self._store, key))["last_modified"]
+            with _reaching():
+                return (await obstore.head_async(self._store, key))["last_modified"]
         except FileNotFoundError:
             return None
 
     async def check(self) -> None:
-        """Raises when the store cannot be reached."""
-        async for _ in obstore.list(self._store, "sha256", chunk_size=1):
-            return
+        """Raises Unavailable when the store cannot be reached."""
+        with _reaching():
+            await obstore.list_with_delimiter_async(self._store, "sha256")
 
     async def _chunks(self, key: str) -> AsyncIterator[bytes]:
         result = await obstore.get_async(self._store, key)

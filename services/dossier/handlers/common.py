@@ -31,13 +31,15 @@ Change = Callable[[Dossier, Actor, datetime], None]
 
 
 async def act(
-    ports: Ports, caller: Caller, seen: View, act: Change, *, request: Any = None, etag: str = ""
+    ports: Ports, caller: Caller, seen: View, change: Change, *, request: Any = None, etag: str = ""
 ) -> View:
+    """Does it to the dossier as it is now, in the capacities that the caller has towards it then, and answers
+    what the caller sees afterwards. A repeated request changes nothing."""
     speaks = Party.APPLICANT in seen.actor.parties
     at = ports.clock()
     changed = await ports.dossiers.change(
         seen.dossier.id,
-        lambda d: act(d, actor(caller, d, speaks=speaks), at),
+        lambda d: change(d, actor(caller, d, speaks=speaks), at),
         request=request,
         etag=etag or None,
     )
@@ -45,10 +47,12 @@ async def act(
 
 
 async def due_of(ports: Ports, at: datetime, limit: Limit | None) -> datetime | None:
+    """When a limit that begins now is over; None without a limit."""
     return None if limit is None else await ports.catalog.due(at, limit)
 
 
 async def step_due_of(ports: Ports, at: datetime, step: Step | None) -> datetime | None:
+    """When a step that begins now should be done; None where that is not fixed."""
     if step is None or step.working_hours <= 0:
         return None
     return await ports.catalog.due(at, Limit(step.working_hours, TimeUnit.HOUR))
@@ -96,4 +100,5 @@ async def _note_use(ports: Ports, dossier: Dossier, attachment: Attachment, owne
 
 
 def wrong(field: str, reason: str, description: str) -> InvalidInput:
+    """One field that is wrong."""
     return InvalidInput(reason, description, violations=[FieldViolation(field, reason, description)])

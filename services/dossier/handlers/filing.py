@@ -107,7 +107,7 @@ async def update_dossier(
     agency = await _receiver(ports, procedure, receiving_agency or dossier.receiving_agency)
     form = checked_form(form)
     _known_case(procedure, case)
-    attached = await _attachments(ports, caller, dossier.applicant, attachments)
+    attached = await _attachments(ports, caller, dossier.applicant, attachments, dossier.attachments)
 
     def update(d: Dossier, who: Actor, at: datetime) -> None:
         d.update(
@@ -161,7 +161,7 @@ async def supplement_dossier(
     new_form, attached, due, step_due = dossier.form, dossier.attachments, dossier.due, dossier.step_due
     if Action.SUPPLEMENT in dossier.allowed(seen.actor, ports.clock()):
         new_form = dossier.form if form is None else checked_form(form)
-        added = await _attachments(ports, caller, dossier.applicant, attachments)
+        added = await _attachments(ports, caller, dossier.applicant, attachments, dossier.attachments)
         attached = merged(dossier.attachments, added)
         await _complete(ports, caller, dossier, new_form, attached)
         due = await due_of(ports, ports.clock(), dossier.limit)
@@ -245,22 +245,30 @@ def _known_case(procedure: Procedure, case: str) -> None:
 
 
 async def _attachments(
-    ports: Ports, caller: Caller, applicant: str, wanted: Sequence[Attachment]
+    ports: Ports,
+    caller: Caller,
+    applicant: str,
+    wanted: Sequence[Attachment],
+    attached: Sequence[Attachment] = (),
 ) -> list[Attachment]:
     """The attachments with their version pinned. Raises Forbidden NOT_YOUR_DOCUMENT for a document that
-    neither the applicant nor the caller may use, the same for one that is not there."""
+    neither the applicant nor the caller may use, the same for one that is not there. A desk may use what it
+    scanned itself for the applicant, and leave what is `attached` already."""
     if len(wanted) > MOST_ATTACHMENTS:
         raise wrong("attachments", "TOO_MANY", f"at most {MOST_ATTACHMENTS}")
     documents = {d.id: d for d in await ports.documents.batch([a.document for a in wanted])}
     usable: dict[str, bool] = {}
+    left = {a.document for a in attached}
     pinned = []
     for attachment in wanted:
         document = documents.get(attachment.document)
         if document is not None and document.owner not in usable:
             usable[document.owner] = await _may_use(ports, caller, applicant, document.owner)
-        desk = document is not None and bool(document.desk) and caller.has("reception", document.desk)
-        owned_by_applicant = document is not None and document.owner == applicant
-        if document is None or not (usable[document.owner] or (desk and owned_by_applicant)):
+        if document is None or not (
+            usable[document.owner]
+            or (caller.kind == "official" and document.id in left)
+            or (document.owner == applicant and document.desk and caller.has("reception", document.desk))
+        ):
             raise Forbidden(
                 "NOT_YOUR_DOCUMENT", "no document of yours has this id", document=attachment.document
             )
@@ -318,4 +326,4 @@ async def _complete(
     if wrong:
         raise InvalidInput("DOSSIER_INCOMPLETE", "the dossier is not complete", violations=wrong)
     # Rights may have ended since the draft was made.
-    await _attachments(ports, caller, dossier.applicant, list(attached))
+    await _attachments(ports, caller, dossier.applicant, attached, attached)

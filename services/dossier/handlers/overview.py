@@ -124,6 +124,8 @@ async def list_worklist(
     own = agencies_of(caller)
     if agency and agency not in own:
         raise Forbidden("NOT_YOUR_AGENCY", "you have no role in this agency", agency=agency)
+    if not own:
+        return [], ""
     wanted: dict[str, Any] = {
         "agency": {"$in": [agency] if agency else own},
         "status": {

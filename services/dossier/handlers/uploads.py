@@ -99,11 +99,9 @@ async def begin_upload(
 
 @allow(CITIZEN, OFFICIAL)
 async def get_upload(ports: Ports, caller: Caller, id: str) -> Upload:
-    """Where to go on. A complete one that a crash left unfinished is finished now."""
-    upload = await _own_upload(ports, caller, id)
-    if upload.state is UploadState.OPEN and upload.complete:
-        upload, _ = await _finish(ports, upload)
-    return upload
+    """Where to go on. One that a crash left complete but unfinished is finished by the sweeper, or by adding
+    nothing to it."""
+    return await _own_upload(ports, caller, id)
 
 
 class Appending:
