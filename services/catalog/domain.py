@@ -174,7 +174,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Version:
-    """One version, numbered from 1. Dates are inclusive."""
+    """One version, numbered from 1. Dates are inclusive. `shipped`: from the project's own files."""
 
     number: int
     source: Source
@@ -183,6 +183,7 @@ class Version:
     published: datetime
     fingerprint: str
     content: Content
+    shipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,26 +227,29 @@ class Procedure:
         effective_from: date,
         effective_to: date | None,
         at: datetime,
-        again: bool = True,
+        shipped: bool = False,
     ) -> bool:
         """Adds a version unless the latest one says the same; answers whether it did.
 
-        With `again=False` content that any earlier version had adds nothing either: a shipped file that is
-        loaded at every start never undoes an official's later edit.
+        `shipped` content comes from the project's files at every start: it adds nothing that an earlier
+        version
+        said, and nothing any more once an official has put a version.
         """
         fingerprint = content.fingerprint
-        latest = self.versions[-1] if self.versions else None
-        if latest and (latest.fingerprint, latest.source) == (fingerprint, source):
-            if not again or (latest.effective_from, latest.effective_to) == (effective_from, effective_to):
-                return False
-        elif not again and any(v.fingerprint == fingerprint and v.source is source for v in self.versions):
+        kept = [version for version in self.versions if version.source is not Source.IMPORTED]
+        if shipped and kept and (not kept[-1].shipped or any(v.fingerprint == fingerprint for v in kept)):
+            return False
+        said = (source, fingerprint, effective_from, effective_to)
+        if said in [(v.source, v.fingerprint, v.effective_from, v.effective_to) for v in self.versions[-1:]]:
             return False
         if len(self.versions) >= MAX_VERSIONS:
             raise FailedPrecondition("TOO_MANY_VERSIONS", f"at most {MAX_VERSIONS}", procedure=self.id)
         if effective_to is not None and effective_to < effective_from:
             raise InvalidInput(violations=[FieldViolation("procedure.effective_to", "BEFORE_EFFECTIVE_FROM")])
         number = len(self.versions) + 1
-        self.versions.append(Version(number, source, effective_from, effective_to, at, fingerprint, content))
+        self.versions.append(
+            Version(number, source, effective_from, effective_to, at, fingerprint, content, shipped)
+        )
         self.events.append(Published(self.id, number, content.name, effective_from))
         return True
 

@@ -191,8 +191,8 @@ def _pick(procedure: Procedure, number: int, on: date) -> Version | None:
 async def put(ports: Ports, caller: Caller, draft: Draft, *, request: object | None = None) -> Found:
     """Puts a version, unless the latest one says the same; answers the one that says it now.
 
-    Officials put nothing into the past. What a service loads from its files adds nothing when any earlier
-    version said it, so that it does not undo later edits.
+    Officials put nothing into the past. What a service loads from its files never undoes what officials put;
+    then the latest version is answered.
     """
     check(draft.code, draft.content, curated=draft.curated, form_errors=ports.form_errors)
     by_service = caller.kind == "service"
@@ -211,7 +211,7 @@ async def put(ports: Ports, caller: Caller, draft: Draft, *, request: object | N
             effective_from=begin,
             effective_to=draft.effective_to,
             at=ports.clock(),
-            again=not by_service,
+            shipped=by_service,
         )
 
     procedure = await ports.procedures.find(draft.code)
@@ -226,7 +226,7 @@ async def put(ports: Ports, caller: Caller, draft: Draft, *, request: object | N
         )
         ports.index.put(procedure, ports.today())
     said = [version for version in procedure.versions if version.fingerprint == fingerprint]
-    return Found(draft.code, said[-1], str(procedure.revision))
+    return Found(draft.code, (said or procedure.versions)[-1], str(procedure.revision))
 
 
 def _adds(trial: Procedure, change: Callable[[Procedure], None]) -> bool:

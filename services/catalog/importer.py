@@ -252,11 +252,12 @@ def read_time_limit(text: str) -> tuple[TimeLimit | None, str]:
 
 def read_fee(text: str, note: str) -> tuple[int | None, str]:
     """(đồng, "") or (None, reason) of a fee's text and the note beside it."""
-    text, folded = text.strip(), fold(note)
+    text = text.strip()
     if not text:
         return None, "FEE_ABSENT"
     if fold(text) == "mien phi":
         return None, "FEE_FREE_UNCONFIRMED"
+    folded = fold(note)
     amount_text = re.sub(r" ?VNĐ$", "", text)
     currency = "vnd" if amount_text != text else next((c for c in _DONG if folded.startswith(c)), "")
     if folded.startswith("usd"):

@@ -48,9 +48,11 @@ def put(
     begin: date,
     end: date | None = None,
     source: Source = Source.CURATED,
-    again: bool = True,
+    shipped: bool = False,
 ) -> bool:
-    return procedure.put(content, source=source, effective_from=begin, effective_to=end, at=NOW, again=again)
+    return procedure.put(
+        content, source=source, effective_from=begin, effective_to=end, at=NOW, shipped=shipped
+    )
 
 
 def named(name: str) -> Content:
@@ -89,12 +91,20 @@ def test_the_same_content_again_adds_nothing() -> None:
 
 def test_a_shipped_file_does_not_undo_an_officials_later_edit() -> None:
     procedure = Procedure("1.001193")
-    put(procedure, CONTENT, date(2025, 7, 1), again=False)
+    put(procedure, CONTENT, date(2025, 7, 1), shipped=True)
     put(procedure, named("sửa"), TODAY)
-    assert not put(procedure, CONTENT, date(2025, 7, 1), again=False)
+    for content in (CONTENT, named("bản mới của dự án")):
+        assert not put(procedure, content, date(2025, 7, 1), shipped=True)
     current = procedure.in_force(TODAY)
     assert current is not None
     assert current.content.name == "sửa"
+
+
+def test_a_new_release_updates_what_only_earlier_releases_have_put() -> None:
+    procedure = Procedure("1.001193")
+    put(procedure, CONTENT, date(2025, 7, 1), shipped=True)
+    assert put(procedure, named("bản mới của dự án"), date(2025, 7, 1), shipped=True)
+    assert not put(procedure, CONTENT, date(2025, 7, 1), shipped=True)
 
 
 def test_versions_that_do_not_exist_are_not_found() -> None:
@@ -140,7 +150,7 @@ def test_an_import_never_replaces_what_people_keep_now_or_have_planned(source: S
 def test_curated_content_wins_over_an_import_that_came_first() -> None:
     procedure = Procedure("1.001193")
     take(procedure, named("crawl"))
-    put(procedure, CONTENT, date(2025, 7, 1), again=False)
+    put(procedure, CONTENT, date(2025, 7, 1), shipped=True)
     current = procedure.in_force(TODAY)
     assert current is not None
     assert current.source is Source.CURATED
