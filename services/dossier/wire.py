@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -24,6 +24,7 @@ from dossier.handlers.sight import View
 from motcua.dossier.v1 import dossier_pb2 as pb
 from motcua.dossier.v1 import vault_pb2
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMELINESS = {
     Timeliness.NONE: pb.TIMELINESS_UNSPECIFIED,
     Timeliness.EARLY: pb.TIMELINESS_EARLY,
@@ -36,9 +37,8 @@ def stamp(at: datetime | None) -> Timestamp | None:
     """A Timestamp; None stays None, which leaves a field absent."""
     if at is None:
         return None
-    made = Timestamp()
-    made.FromDatetime(at)
-    return made
+    since = at - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def state(value: State) -> pb.DossierState.ValueType:

@@ -30,7 +30,7 @@ from dossier.domain.records import (
     timeliness,
     vietnam_day,
 )
-from dossier.domain.states import RUNNING, Action, Edge, Party, State, step
+from dossier.domain.states import RUNNING, Action, Edge, Party, State, actions, step
 from kit.errors import Conflict, DomainError, FailedPrecondition, FieldViolation, InvalidInput
 from kit.text import nfc
 
@@ -133,9 +133,9 @@ class Dossier:
         return frozenset(found)
 
     def allowed(self, actor: Actor, at: datetime) -> list[Action]:
-        """What this actor could do at this moment, in the order of `Action`."""
+        """What this actor could do at this moment, in the order of the graph."""
         possible = []
-        for action in Action:
+        for action in actions(self.state, actor.parties):
             try:
                 self._may(action, actor, at)
             except DomainError:

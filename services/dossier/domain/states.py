@@ -125,10 +125,18 @@ GRAPH: tuple[Edge, ...] = (
     *_edges([_S.DONE, _S.HANDED_OVER], None, _A.RATE, "DossierRated", _P.APPLICANT),
 )
 
+_FROM = {state: tuple(edge for edge in GRAPH if edge.source is state) for state in State}
+_BY = {action: tuple(edge for edge in GRAPH if edge.action is action) for action in Action}
+
 TERMINAL = frozenset({State.NOT_RECEIVED, State.STOPPED, State.HANDED_OVER, State.WITHDRAWN})
 PAUSED = frozenset({State.SUPPLEMENT_REQUESTED, State.PAYMENT_REQUESTED, State.STOPPED})
 RUNNING = frozenset(_RUNNING)
 WORK = frozenset({State.NEW, *_RUNNING, State.WITHDRAWAL_REQUESTED, State.DONE})  # somebody has to act
+
+
+def actions(state: State, parties: frozenset[Party]) -> list[Action]:
+    """What these parties may do from a state, as far as the graph says."""
+    return list(dict.fromkeys(edge.action for edge in _FROM[state] if not edge.who.isdisjoint(parties)))
 
 
 def step(state: State, action: Action, parties: frozenset[Party], *, back: State | None = None) -> Edge:
@@ -138,7 +146,7 @@ def step(state: State, action: Action, parties: frozenset[Party], *, back: State
     asked from). Raises Forbidden NOT_ALLOWED when none of the parties may ever do this, else
     FailedPrecondition WRONG_STATE when it cannot be done from here by them.
     """
-    edges = [edge for edge in GRAPH if edge.action is action and edge.who & parties]
+    edges = [edge for edge in _BY[action] if edge.who & parties]
     if not edges:
         raise Forbidden("NOT_ALLOWED", f"not yours to {action}", action=action.value)
     for edge in edges:

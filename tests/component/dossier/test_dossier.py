@@ -9,6 +9,8 @@ from typing import Any
 import nats
 import pytest
 
+from dossier.domain.records import Actor
+from dossier.domain.states import Party
 from kit.clock import VIETNAM
 from kit.errors import (
     AlreadyExists,
@@ -568,3 +570,47 @@ async def test_a_handed_off_dossier_can_be_finished_by_the_one_it_was_given_to(w
     assert dossier.id in [d.id for d in mine.dossiers]
     seen = await world.get("examiner", dossier.id)
     assert seen.allowed_actions == [], "who had it may look, and no more"
+
+
+async def test_a_crash_right_after_an_act_still_records_the_use_and_deposits_the_result(
+    world: Any, anh: str, eventually: Any
+) -> None:
+    document = await world.upload(anh)
+    attachments = [pb.Attachment(component_id="birth_proof", document_id=document.id)]
+    draft = await world.draft(anh, attachments=attachments)
+    who = Actor(anh, frozenset({Party.APPLICANT}))
+    # The act was stored, and the process died before it could do what follows in the vault.
+    await world.ports.dossiers.change(draft.id, lambda d: d.submit(who, world.time()))
+
+    async def used() -> bool:
+        request = vp.ListAccessesRequest(document_id=document.id)
+        log = (await world.call("ListAccesses", anh, request)).accesses
+        return [access.act for access in log] == ["USE"]
+
+    await eventually(used)
+    await world.call("ReceiveDossier", "reception", pb.ReceiveDossierRequest(id=draft.id))
+    await world.call("CompleteStep", "examiner", pb.CompleteStepRequest(id=draft.id))
+    await world.call("CompleteStep", "other_examiner", pb.CompleteStepRequest(id=draft.id))
+    result = await world.upload("leader", purpose=vp.UPLOAD_PURPOSE_RESULT, dossier_id=draft.id)
+    leader = Actor("official-leader", frozenset({Party.LEADER}), WARD)
+    await world.ports.dossiers.change(
+        draft.id, lambda d: d.sign_result(leader, world.time(), document=result.id, note="")
+    )
+
+    async def deposited() -> bool:
+        page = await world.call("ListDocuments", anh, vp.ListDocumentsRequest())
+        return result.id in [d.id for d in page.documents]
+
+    await eventually(deposited)
+
+
+async def test_a_payment_for_an_unknown_dossier_does_not_hold_up_the_next(
+    world: Any, anh: str, eventually: Any
+) -> None:
+    stray = pay.ChargePaid(charge=pay.ChargeRef(charge_id=uuid7(), dossier_id=uuid7()))
+    await world.announce("motcua.payment.v1.charge_paid.stray", stray)
+    dossier = await world.received(anh)
+    dossier = (
+        await world.call("RequestPayment", "reception", pb.RequestPaymentRequest(id=dossier.id))
+    ).dossier
+    assert (await pay_for(world, anh, dossier, eventually)).state == pb.DOSSIER_STATE_IN_PROCESS
