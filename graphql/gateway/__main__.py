@@ -44,7 +44,7 @@ async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
         server_header=False,
         proxy_headers=True,
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=int(settings.grace),
+        timeout_graceful_shutdown=min(5, int(settings.grace)),  # a stream never ends by itself
         ws_max_size=settings.max_body_bytes,
     )
     await uvicorn.Server(config).serve(sockets=[listener])

@@ -112,17 +112,15 @@ class GraphQL:
 
     # Who asks
 
-    async def caller(self, authorization: str) -> tuple[Caller, str, float]:
-        """Caller, token and the instant (Unix seconds) it expires. Raises Unauthenticated for a bad header
-        or token,
-        so that nobody believes to be signed in who is not."""
+    async def caller(self, authorization: str) -> tuple[Caller, str]:
+        """Caller and token. Raises Unauthenticated for a bad header or token, so that nobody believes to be
+        signed in who is not."""
         if not authorization:
-            return ANONYMOUS, "", float("inf")
+            return ANONYMOUS, ""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("TOKEN_INVALID", "Authorization must be `Bearer` and an access token")
-        caller = await self._verifier.verify(token)
-        return caller, token, _expiry(token)
+        return await self._verifier.verify(token), token
 
     def context(self, request: Any, caller: Caller, token: str, *, http: bool) -> Context:
         """The context of a request or socket."""
@@ -182,11 +180,10 @@ class GraphQL:
         prepared: Prepared,
         operation: OperationDefinitionNode,
         context: Context,
-        expires: float,
     ) -> AsyncIterator[dict[str, Any]]:
         """The answers of a subscription. The last one has errors when it ends for a reason: the token
-        expired, or
-        the caller may no longer see what is watched."""
+        expired, or the caller may no longer see what is watched."""
+        expires = expiry(context.token)
         try:
             name, source = self._source(asked, operation, context)
         except GraphQLError as error:
@@ -202,7 +199,7 @@ class GraphQL:
                     return
                 except Exception as error:
                     cause: Exception = error
-                    if isinstance(error, TimeoutError):
+                    if isinstance(error, TimeoutError) and time.time() >= expires:
                         cause = Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
                     located = GraphQLError(str(cause), original_error=cause, path=[name])
                     yield {"errors": [formatted(located, await context.locale())]}
@@ -256,7 +253,7 @@ class GraphQL:
     async def _answer(self, request: Request, asked: Asked, media: str) -> Response:
         locale = locale_of(request.headers.get("accept-language", "")) or "vi"
         try:
-            caller, token, expires = await self.caller(request.headers.get("authorization", ""))
+            caller, token = await self.caller(request.headers.get("authorization", ""))
         except DomainError as error:
             located = GraphQLError(error.message, original_error=error)
             unknown = isinstance(error, Unauthenticated)
@@ -280,7 +277,7 @@ class GraphQL:
             return _response(405, body, media, {"allow": "POST"})
         context = self.context(request, caller, token, http=media != _EVENTS)
         if media == _EVENTS:
-            return self._events(asked, prepared, operation, context, expires)
+            return self._events(asked, prepared, operation, context)
         if operation.operation is OperationType.SUBSCRIPTION:
             body = {
                 "errors": [
@@ -324,7 +321,6 @@ class GraphQL:
         prepared: Prepared,
         operation: OperationDefinitionNode,
         context: Context,
-        expires: float,
     ) -> Response:
         async def lines() -> AsyncIterator[bytes]:
             if operation.operation is not OperationType.SUBSCRIPTION:
@@ -333,10 +329,9 @@ class GraphQL:
                 return
             answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(1)
 
-            async def pump() -> (
-                None
-            ):  # a task of its own, so that what it watches is let go when it is cancelled
-                stream = self.stream(asked, prepared, operation, context, expires)
+            # A task of its own, so that what it watches is let go when it is cancelled.
+            async def pump() -> None:
+                stream = self.stream(asked, prepared, operation, context)
                 try:
                     async with aclosing(stream):  # type: ignore[type-var]
                         async for answer in stream:
@@ -440,6 +435,8 @@ def _event(kind: str, data: Any) -> bytes:
     return b"event: " + kind.encode() + b"\ndata: " + (b"" if data is None else orjson.dumps(data)) + b"\n\n"
 
 
-def _expiry(token: str) -> float:
-    """When a verified token expires, in Unix seconds."""
+def expiry(token: str) -> float:
+    """When a verified token expires, in Unix seconds; never for a stranger."""
+    if not token:
+        return float("inf")
     return float(jwt.decode(token, options={"verify_signature": False})["exp"])

@@ -35,6 +35,7 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
+    get_nullable_type,
     is_abstract_type,
     is_leaf_type,
     located_error,
@@ -144,7 +145,7 @@ async def _outcome(awaitable: Awaitable[Any]) -> Any:
         return error
 
 
-_Completer = Callable[[Any, _Run, _Slot], Any]
+_Completer = Callable[[Any, _Run, Any], Any]
 
 
 @dataclass
@@ -156,7 +157,17 @@ class Plan:
 
 
 class _Field:
-    __slots__ = ("arguments", "complete", "definition", "key", "may_wait", "nodes", "nullable", "resolve")
+    __slots__ = (
+        "arguments",
+        "complete",
+        "definition",
+        "key",
+        "may_wait",
+        "nodes",
+        "nullable",
+        "plain",
+        "resolve",
+    )
 
     def __init__(
         self, key: str, definition: GraphQLField, nodes: list[FieldNode], complete: _Completer
@@ -169,6 +180,8 @@ class _Field:
         self.resolve: Resolver = cast(Resolver, definition.resolve)
         self.may_wait = not getattr(self.resolve, "never_waits", False)
         self.arguments = bool(definition.args)
+        # Nothing below it can fail or wait: needs no place of its own.
+        self.plain = not self.may_wait and is_leaf_type(get_nullable_type(definition.type))
 
     def run(self, source: Any, out: dict[str, Any], run: _Run, parent: _Slot | None) -> None:
         """Puts the field's value, or None, into `out`. Raises _Nulled when it failed and may not be null."""
@@ -179,6 +192,9 @@ class _Field:
                 value = self.resolve(source, run.info, **arguments)
             else:
                 value = self.resolve(source, run.info)
+            if self.plain:
+                out[key] = self.complete(value, run, parent)
+                return
             slot = _Slot(parent, out, key, self.nullable)
             if self.may_wait and hasattr(type(value), "__await__"):
                 out[key] = None  # keeps the order of the answer

@@ -81,7 +81,7 @@ class Files:
             allow = "HEAD, PATCH, DELETE, OPTIONS" if id else "POST, OPTIONS"
             return Response(status_code=405, headers=headers | {"allow": allow})
         try:
-            caller, token, _ = await self._graphql.caller(request.headers.get("authorization", ""))
+            caller, token = await self._graphql.caller(request.headers.get("authorization", ""))
             response: Response = await act(
                 request, self._graphql.context(request, caller, token, http=False), id
             )

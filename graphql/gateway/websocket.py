@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.browser import origin_allowed
 from gateway.documents import Refused
-from gateway.endpoint import Asked, BadRequest, GraphQL, locale_of
+from gateway.endpoint import Asked, BadRequest, GraphQL, expiry, locale_of
 from gateway.errors import formatted
 from kit.auth import ANONYMOUS, Caller
 from kit.errors import DomainError, Unauthenticated
@@ -117,11 +117,12 @@ async def _init(socket: _Socket, payload: Any) -> None:
     given = payload if isinstance(payload, dict) else {}
     authorization = given.get("authorization") or given.get("Authorization")
     try:
-        socket.caller, socket.token, socket.expires = await socket.graphql.caller(
+        socket.caller, socket.token = await socket.graphql.caller(
             str(authorization or socket.websocket.headers.get("authorization", ""))
         )
     except DomainError:
         raise _Close(4403, "Forbidden") from None
+    socket.expires = expiry(socket.token)
     socket.acknowledged = True
     await socket.send(type="connection_ack")
 
@@ -154,7 +155,7 @@ async def _operate(socket: _Socket, id: str, payload: Any) -> None:
             return
         context = socket.graphql.context(socket.websocket, socket.caller, socket.token, http=False)
         if operation.operation is OperationType.SUBSCRIPTION:
-            answers = socket.graphql.stream(asked, prepared, operation, context, socket.expires)
+            answers = socket.graphql.stream(asked, prepared, operation, context)
             async with aclosing(answers):  # type: ignore[type-var]
                 async for answer in answers:
                     if "data" not in answer:
