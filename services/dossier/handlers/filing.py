@@ -253,7 +253,8 @@ async def _attachments(
 ) -> list[Attachment]:
     """The attachments with their version pinned. Raises Forbidden NOT_YOUR_DOCUMENT for a document that
     neither the applicant nor the caller may use, the same for one that is not there. A desk may use what it
-    scanned itself for the applicant, and leave what is `attached` already."""
+    scanned itself for the applicant. What is `attached` already had its rights checked when it was: a desk
+    may leave it, and whoever files what is the applicant's own."""
     if len(wanted) > MOST_ATTACHMENTS:
         raise wrong("attachments", "TOO_MANY", f"at most {MOST_ATTACHMENTS}")
     documents = {d.id: d for d in await ports.documents.batch([a.document for a in wanted])}
@@ -266,7 +267,7 @@ async def _attachments(
             usable[document.owner] = await _may_use(ports, caller, applicant, document.owner)
         if document is None or not (
             usable[document.owner]
-            or (caller.kind == "official" and document.id in left)
+            or (document.id in left and (caller.kind == "official" or document.owner == applicant))
             or (document.owner == applicant and document.desk and caller.has("reception", document.desk))
         ):
             raise Forbidden(
