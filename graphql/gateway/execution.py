@@ -1,12 +1,9 @@
 """Runs a validated GraphQL document over plain resolvers, several times faster than graphql-core's executor.
 
 The shape of an operation is worked out once, by graphql-core's own `collect_fields`, and kept as a tree of
-closures.
-A run walks that tree synchronously. Whatever is awaitable is put aside with the place where its value
-belongs; when
-the walk is done everything put aside is awaited together, completed, and so on in waves. So all the loads
-of one
-level fall into one batch, and a leaf costs a function call instead of a coroutine.
+closures. A run walks that tree synchronously. Whatever is awaitable is put aside with the place where its
+value belongs; when the walk is done everything put aside is awaited together, completed, and so on in waves.
+So all the loads of one level fall into one batch, and a leaf costs a function call instead of a coroutine.
 
 Measured on the workspace query against a bare handler with the same RPCs: graphql-core 0.32, this 0.8.
 `tests/gateway/test_execution.py` holds it to graphql-core's answers on generated queries.

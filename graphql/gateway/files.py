@@ -1,8 +1,7 @@
 """Bytes: uploads by tus 1.0 at `/files/<upload>`, downloads at `/files/d/<token>`.
 
 Nothing is ever held whole: a request's chunks go into a client stream of the vault as they come, and
-grpc's flow
-control holds the sender back; a download is the vault's stream, cut to the range asked for.
+grpc's flow control holds the sender back; a download is the vault's stream, cut to the range asked for.
 """
 
 from __future__ import annotations

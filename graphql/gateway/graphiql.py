@@ -1,5 +1,5 @@
-"""GraphiQL, in development only. Its scripts come from a CDN in versions fixed here; the page says so when
-they do not."""
+"""GraphiQL, in development only. Its scripts come from a CDN in versions fixed here; the page says so
+when they do not."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What happens now: one NATS subscription a context and process, shared by all who watch.
 
-Core NATS, not JetStream: a watcher wants the present, and reads the object itself when told that it changed.
+Core NATS, not JetStream: a watcher wants the present, and reads the object itself when told that it
+changed.
 """
 
 from __future__ import annotations

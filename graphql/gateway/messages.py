@@ -1,7 +1,7 @@
 """What people read when something is refused, in Vietnamese and English, by reason.
 
-A test looks for every reason that the services raise; a reason that is new is told by its kind until it is
-here.
+A test looks for every reason that the services raise; a reason that is new is told by its kind until it
+is here.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "SESSION_ENDED": ("Phiên đăng nhập đã kết thúc.", "The session has ended."),
     "ACCOUNT_EXISTS": ("Người hoặc tổ chức này đã có tài khoản.", "They have an account already."),
     "ACCOUNT_LOCKED": ("Tài khoản đã bị khóa.", "The account is locked."),
+    "OWN_ACCOUNT": ("Không thể tự khóa tài khoản của mình.", "You cannot lock your own account."),
+    "STATUS_NOT_SETTABLE": ("Chỉ có thể khóa hoặc mở khóa.", "An account is locked or unlocked."),
     "ACCOUNT_NOT_FOUND": ("Không có tài khoản này.", "There is no such account."),
     "UNKNOWN_APPLICANT": ("Không có tài khoản người nộp này.", "There is no such applicant."),
     "ACTIVATION_CODE_WRONG": ("Mã kích hoạt không đúng.", "The activation code is wrong."),
@@ -134,6 +136,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Mật khẩu không được giống thông tin tài khoản.",
         "The password must not be one of the account's identifiers.",
     ),
+    "PASSWORD_UNCHANGED": ("Mật khẩu mới phải khác mật khẩu hiện tại.", "It is your present password."),
+    "CURRENT_PASSWORD_WRONG": ("Mật khẩu hiện tại không đúng.", "Not your present password."),
     "CONTACT_REQUIRED": ("Cần có số điện thoại hoặc e-mail.", "A phone number or e-mail is needed."),
     "LOCALE_UNKNOWN": ("Ngôn ngữ là vi hoặc en.", "The language is vi or en."),
     "KIND_NOT_ALLOWED": ("Không mở được loại tài khoản này ở đây.", "No account of this kind here."),
@@ -267,6 +271,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "UNKNOWN_TRUST": ("Mức tin cậy không hợp lệ.", "Not a known trust level."),
     "NOT_IN_DOSSIER": ("Giấy tờ không thuộc hồ sơ này.", "The document is not of this dossier."),
     "NO_VAULT": ("Cán bộ tải lên cho một hồ sơ.", "Officials upload for a dossier."),
+    "OBJECT_STORE_UNAVAILABLE": ("Kho lưu trữ đang bận.", "The storage does not answer; try again."),
     "EMPTY_FILE": ("Tệp rỗng.", "The file is empty."),
     "FILE_TOO_LARGE": ("Tệp quá lớn.", "The file is too large."),
     "UNSUPPORTED_TYPE": ("Loại tệp này không được nhận.", "Files of this type are not taken."),
