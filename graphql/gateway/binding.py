@@ -226,6 +226,7 @@ ID_TYPES: Mapping[str, str] = {
     "charge_id": "Charge",
     "payment_id": "Payment",
     "applicant_id": "Account",
+    "account_id": "Account",
     "to_official_id": "Account",
     "notice_ids": "Notice",
     "delegation_id": "Delegation",

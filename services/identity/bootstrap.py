@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr
 
 from identity import seed
 from identity.domain.accounts import Kind
+from identity.domain.agencies import Level
 from identity.domain.sessions import Limits
 from identity.grpc_api import IdentityApi
 from identity.handlers.ports import Ports
@@ -59,7 +60,7 @@ class IdentitySettings(Settings):
         default={}, description="JSON object of service names and secrets, or `sha256:<hex of the secret>`"
     )
     service_secrets_file: str = Field(default="", description="file that holds what SERVICE_SECRETS would")
-    sign_in_tries: int = Field(default=8, ge=1, description="wrong sign-ins for an identifier in 15 minutes")
+    sign_in_tries: int = Field(default=8, ge=1, description="wrong passwords for an account in 15 minutes")
     sign_in_tries_address: int = Field(default=100, ge=1, description="the same for a client address")
     sign_up_tries_address: int = Field(
         default=100, ge=1, description="sign-ups from an address in 15 minutes"
@@ -77,6 +78,24 @@ class IdentitySettings(Settings):
     )
     argon2_passes: int = Field(default=2, ge=1, description="passes over that memory")
     argon2_workers: int = Field(default=2, ge=1, description="password hashes made at once")
+
+
+class FirstAdminSettings(IdentitySettings):
+    """What `python -m identity.first_admin` can be told beside that."""
+
+    first_admin_username: str = Field(default="", description="name by which the first admin signs in")
+    first_admin_name: str = Field(default="", description="the first admin's full name")
+    first_admin_agency: str = Field(
+        default="", description="code of the root agency, which all others will be below, such as H32"
+    )
+    first_admin_agency_name: str = Field(default="", description="its name")
+    first_admin_agency_name_en: str = Field(default="", description="its name in English")
+    first_admin_agency_level: Level = Field(
+        default=Level.PROVINCE, description="ministry, province or commune"
+    )
+    first_admin_agency_since: str = Field(
+        default="", description="ISO date of the day the agency began to exist; empty: today"
+    )
 
 
 def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
@@ -99,17 +118,13 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
     database = mongo.connect(settings.mongodb_url, settings.mongodb_database or "motcua_identity")
     accounts, agencies = account_store(database), agency_store(database)
     sessions, delegations = session_store(database), delegation_store(database)
-    passwords = Passwords(
-        memory_kib=settings.argon2_memory_kib,
-        passes=settings.argon2_passes,
-        lanes=1,
-        workers=settings.argon2_workers,
-    )
+    passwords = passwords_of(settings)
     attempts = Attempts(
         database,
         {
             "sign-in-identifier": Limit(settings.sign_in_tries, _WINDOW),
             "sign-in-address": Limit(settings.sign_in_tries_address, _WINDOW),
+            "change-password": Limit(settings.sign_in_tries, _WINDOW),
             "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
             "delegate": Limit(30, _WINDOW),
         },
@@ -166,6 +181,16 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         opening=[attempts.prepare, load_seed],
         closing=[close],
         verifier=TokenVerifier(own_keys),
+    )
+
+
+def passwords_of(settings: IdentitySettings) -> Passwords:
+    """The hashes of passwords, at the costs that are set."""
+    return Passwords(
+        memory_kib=settings.argon2_memory_kib,
+        passes=settings.argon2_passes,
+        lanes=1,
+        workers=settings.argon2_workers,
     )
 
 

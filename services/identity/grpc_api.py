@@ -18,6 +18,7 @@ from identity.messages import (
     kind_of,
     level_of,
     scope_of,
+    status_of,
     timestamp,
 )
 from kit.errors import FieldViolation, InvalidInput
@@ -26,7 +27,7 @@ from kit.mongo import Request
 from motcua.identity.v1 import identity_pb2 as pb
 from motcua.identity.v1 import identity_pb2_grpc as grpc_pb
 
-_SECRETS = ("password", "activation_code", "client_address")
+_SECRETS = ("password", "current_password", "new_password", "activation_code", "client_address")
 
 
 class IdentityApi(grpc_pb.IdentityServiceServicer):
@@ -147,6 +148,31 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             request=_repeatable(request),
         )
         return pb.UpdateProfileResponse(account=account_message(account))
+
+    async def ChangePassword(
+        self, request: pb.ChangePasswordRequest, context: Any
+    ) -> pb.ChangePasswordResponse:
+        account = await sessions.change_password(
+            self._ports,
+            current_caller(),
+            current=request.current_password,
+            new=request.new_password,
+            request=_repeatable(request),
+        )
+        return pb.ChangePasswordResponse(account=account_message(account))
+
+    async def SetAccountStatus(
+        self, request: pb.SetAccountStatusRequest, context: Any
+    ) -> pb.SetAccountStatusResponse:
+        account = await accounts.set_account_status(
+            self._ports,
+            current_caller(),
+            account_id=request.account_id,
+            status=status_of(request.status),
+            etag=request.etag,
+            request=_repeatable(request),
+        )
+        return pb.SetAccountStatusResponse(account=account_message(account))
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Any) -> pb.GetAccountResponse:
         account = await accounts.get_account(self._ports, current_caller(), account_id=request.id)

@@ -37,6 +37,7 @@ _SCOPES = {
     Scope.PAY: pb.DELEGATION_SCOPE_PAY,
 }
 _KIND_OF = {value: kind for kind, value in _KINDS.items()}
+_STATUS_OF = {value: status for status, value in _STATUSES.items()}
 _LEVEL_OF = {value: level for level, value in _LEVELS.items()}
 _SCOPE_OF = {value: scope for scope, value in _SCOPES.items()}
 
@@ -130,6 +131,11 @@ def instant(message: Timestamp) -> datetime:
 def kind_of(value: pb.AccountKind.ValueType) -> Kind | None:
     """The kind that the enum names; None for unspecified or unknown."""
     return _KIND_OF.get(value)
+
+
+def status_of(value: pb.AccountStatus.ValueType) -> Status | None:
+    """The status that the enum names; None for unspecified or unknown."""
+    return _STATUS_OF.get(value)
 
 
 def level_of(value: pb.AgencyLevel.ValueType) -> Level | None:

@@ -1048,6 +1048,8 @@ MAY = {
     "CreateOfficial": {"admin"},
     "SetRoles": {"admin"},
     "UpdateProfile": {"citizen", *OFFICIALS},
+    "ChangePassword": {"citizen", *OFFICIALS},
+    "SetAccountStatus": {"admin"},
     "GetAccount": EVERYBODY - {"nobody"},
     "BatchGetAccounts": EVERYBODY - {"nobody"},
     "FindAccount": {"reception", "service"},

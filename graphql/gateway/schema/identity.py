@@ -248,6 +248,21 @@ class UpdateProfileInput:
 
 
 @strawberry.input
+class ChangePasswordInput:
+    request_id: str | None = None
+    current_password: str
+    new_password: str
+
+
+@strawberry.input
+class SetAccountStatusInput:
+    request_id: str | None = None
+    account_id: strawberry.ID
+    status: AccountStatus = strawberry.field(description="LOCKED, or ACTIVE to unlock.")
+    etag: str | None = None
+
+
+@strawberry.input
 class GrantDelegationInput:
     request_id: str | None = None
     delegate_identifier: str = strawberry.field(
@@ -391,6 +406,22 @@ class IdentityMutation:
         UpdateProfileInput,
         Account,
         "Changes the caller's contact data and language.",
+        answer="account",
+    )
+    change_password = rpc(
+        "identity",
+        pb.ChangePasswordRequest,
+        ChangePasswordInput,
+        Account,
+        "Replaces the caller's password and ends all their other sessions.",
+        answer="account",
+    )
+    set_account_status = rpc(
+        "identity",
+        pb.SetAccountStatusRequest,
+        SetAccountStatusInput,
+        Account,
+        "Locks an account, which ends its sessions, or unlocks it: for admins of its agency or one above.",
         answer="account",
     )
     grant_delegation = rpc(

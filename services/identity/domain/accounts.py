@@ -22,7 +22,8 @@ from identity.domain.identifiers import (
 )
 from identity.domain.passwords import check_password
 from kit.clock import VIETNAM
-from kit.errors import FailedPrecondition
+from kit.errors import Conflict, FailedPrecondition, Forbidden
+from kit.text import nfc
 
 ROLE_NAMES: Final = ("reception", "examiner", "leader", "clerk", "cashier", "admin")
 ACTIVATION_LASTS: Final = timedelta(days=30)
@@ -115,7 +116,10 @@ class Account:
     The citizen number is stored in full: dossiers and the calls to the population database need it.
     The passwords and activation codes are argon2id hashes. `mark` names the request that made the account,
     so that its repeat is told from somebody else's attempt to register the same person; `claimed_by` names
-    the request that claimed it.
+    the request that claimed it, `password_mark` the one that changed the password.
+
+    A new password and a lock raise `epoch`: sessions of an earlier one are over from that write on, but for
+    `kept_session`, from which the password was changed.
     """
 
     id: str
@@ -137,6 +141,9 @@ class Account:
     opened_at: str = ""
     mark: str = ""
     claimed_by: str = ""
+    password_mark: str = ""
+    epoch: int = 0
+    kept_session: str = ""
     revision: int = 0
     events: list[Any] = field(default_factory=list)
 
@@ -269,6 +276,10 @@ class Account:
         """The roles held on that day."""
         return tuple(role for role in self.roles if role.held_on(day))
 
+    def admits(self, session_id: str, epoch: int) -> bool:
+        """Whether a session that began in that epoch may go on."""
+        return epoch == self.epoch or session_id == self.kept_session
+
     def check_can_be_claimed(self, now: datetime) -> None:
         """Raises FailedPrecondition when no activation code can open this account."""
         if self.status is not Status.UNCLAIMED or self.activation is None:
@@ -306,6 +317,36 @@ class Account:
         if self.status is not Status.UNCLAIMED:
             raise FailedPrecondition("NOT_CLAIMABLE", "the account has been claimed")
         self.activation = Activation(code_hash, now + ACTIVATION_LASTS)
+
+    def change_password(self, *, verified: str, password_hash: str, session: str, mark: str) -> None:
+        """A new password. `verified` is the hash that the owner's present password fitted; the session that
+        asks goes on, all others are over. Raises Forbidden (ACCOUNT_LOCKED), Conflict (LOST_RACE)."""
+        if self.status is Status.LOCKED:
+            raise Forbidden("ACCOUNT_LOCKED", "the account is locked")
+        if self.password_hash != verified:
+            raise Conflict("LOST_RACE", "the password was changed just now")
+        self.password_hash = password_hash
+        self.password_mark = mark
+        self.epoch += 1
+        self.kept_session = session
+
+    def renew_hash(self, *, verified: str, password_hash: str) -> None:
+        """The same password hashed anew, unless it has been changed since it was verified."""
+        if self.password_hash == verified:
+            self.password_hash = password_hash
+
+    def lock(self) -> None:
+        """Nobody signs in or claims the account any more, and its sessions are over."""
+        if self.status is not Status.LOCKED:
+            self.status = Status.LOCKED
+            self.epoch += 1
+            self.kept_session = ""
+
+    def unlock(self) -> None:
+        """Takes the lock off: who had a password signs in again, else the account awaits its code."""
+        if self.status is Status.UNCLAIMED:
+            raise FailedPrecondition("ACTIVATION_REQUIRED", "nobody has claimed the account yet")
+        self.status = Status.ACTIVE if self.password_hash else Status.UNCLAIMED
 
     def set_roles(self, roles: tuple[RoleGrant, ...]) -> None:
         """Replaces an official's roles."""
@@ -392,6 +433,15 @@ def contact(*, phone: str, email: str, locale: str) -> tuple[str, str, str]:
     )
     check.done()
     return checked
+
+
+def check_new_password(account: Account, *, current: str, new: str) -> None:
+    """Checks the password that is to replace the present one. Raises InvalidInput."""
+    check = FieldCheck()
+    check_password(check, new, identifiers=account.identifiers, name=account.name, path="new_password")
+    if nfc(new) == nfc(current):
+        check.wrong("new_password", "PASSWORD_UNCHANGED", "it is the present password")
+    check.done()
 
 
 def official_details(

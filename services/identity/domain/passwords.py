@@ -26,8 +26,15 @@ _COMMON: Final = """
 COMMON_PASSWORDS: Final = frozenset(_COMMON.split())
 
 
-def check_password(check: FieldCheck, password: str, *, identifiers: Sequence[Identifier], name: str) -> None:
-    """Notes what is wrong with a new password of the account that is known by these.
+def check_password(
+    check: FieldCheck,
+    password: str,
+    *,
+    identifiers: Sequence[Identifier],
+    name: str,
+    path: str = "password",
+) -> None:
+    """Notes, under the field `path`, what is wrong with a new password of the account known by these.
 
     It has 10 to 128 characters, is none that everybody tries first, and holds nothing of one's own.
     """
@@ -35,11 +42,11 @@ def check_password(check: FieldCheck, password: str, *, identifiers: Sequence[Id
     plain = text.casefold()
     letters = re.sub(r"[\W_]", "", plain)
     if not SHORTEST <= len(text) <= LONGEST:
-        check.wrong("password", "PASSWORD_LENGTH", f"a password has {SHORTEST} to {LONGEST} characters")
+        check.wrong(path, "PASSWORD_LENGTH", f"a password has {SHORTEST} to {LONGEST} characters")
     elif plain in COMMON_PASSWORDS or letters in COMMON_PASSWORDS or len(set(plain)) < 4:
-        check.wrong("password", "PASSWORD_COMMON", "one of the passwords that are tried first")
+        check.wrong(path, "PASSWORD_COMMON", "one of the passwords that are tried first")
     elif any(own in letters for own in _own_words(identifiers, name)):
-        check.wrong("password", "PASSWORD_IS_IDENTIFIER", "contains what the account is known by")
+        check.wrong(path, "PASSWORD_IS_IDENTIFIER", "contains what the account is known by")
 
 
 def _own_words(identifiers: Sequence[Identifier], name: str) -> list[str]:

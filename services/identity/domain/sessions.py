@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class SessionRevoked:
-    """A session ended before its time: `reason` is SIGNED_OUT, REUSED or EXPIRED."""
+    """A session ended early: `reason` is SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED or LOCKED."""
 
     reason: str
 
@@ -48,7 +48,8 @@ class Session:
     """One sign-in of one account.
 
     `key` signs and derives the refresh tokens and gives nobody one; `current` and `spent` are hashes of
-    the newest token and the one before; `idle_until` moves with each rotation, `until` never.
+    the newest token and the one before; `idle_until` moves with each rotation, `until` never. `epoch` is
+    the account's when the session began: `Account.admits` says whether it may go on.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Session:
     user_agent: str = ""
     spent: str = ""
     generation: int = 1
+    epoch: int = 0
     revoked: datetime | None = None
     revoked_reason: str = ""
     revision: int = 0
@@ -78,6 +80,7 @@ class Session:
         limits: Limits,
         user_agent: str,
         now: datetime,
+        epoch: int = 0,
     ) -> tuple[Session, str]:
         """A new session and its first refresh token. `key` and `seed` are 32 random bytes as text each."""
         token = _token(session_id, 1, key, seed)
@@ -91,6 +94,7 @@ class Session:
             until=now + limits.absolute,
             rotated=now,
             user_agent=user_agent[:200],
+            epoch=epoch,
         )
         return session, token
 

@@ -1,4 +1,4 @@
-"""Accounts: registering, opening at the counter and claiming, officials and roles, profiles, reading."""
+"""Accounts: registering, opening at the counter and claiming, officials, roles, locks, profiles, reading."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from identity.domain.accounts import (
     role_grants,
 )
 from identity.domain.identifiers import Identifier, identifiers_in
-from identity.handlers.agencies import check_administers
+from identity.handlers.agencies import check_administers, check_administers_all
 from identity.handlers.ports import Asked, Ports
-from identity.handlers.sessions import account_named
+from identity.handlers.sessions import account_named, end_sessions
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
 from kit.errors import AlreadyExists, FailedPrecondition, FieldViolation, Forbidden, InvalidInput, NotFound
 from kit.ids import uuid7
@@ -262,6 +262,45 @@ async def set_roles(
         it.set_roles(grants)
 
     return await ports.accounts.change(account_id, change, request=request, etag=etag or None)
+
+
+@allow(official("admin"))
+async def set_account_status(
+    ports: Ports,
+    caller: Caller,
+    *,
+    account_id: str,
+    status: Status | None,
+    etag: str,
+    request: Asked | None,
+) -> Account:
+    """Locks an account and ends its sessions, or unlocks it, by an admin of every agency where it has a role.
+
+    Access tokens already given out stay good until they expire, minutes later. Raises InvalidInput, NotFound,
+    Forbidden (NOT_YOUR_AGENCY, OWN_ACCOUNT: so nobody locks the last admin out), FailedPrecondition
+    (ACTIVATION_REQUIRED, ROLES_CHANGED), Conflict (STALE).
+    """
+    if status not in (Status.ACTIVE, Status.LOCKED):
+        wrong = FieldViolation("status", "STATUS_NOT_SETTABLE", "active or locked")
+        raise InvalidInput(violations=[wrong])
+    account = await ports.accounts.get(account_id)
+    await check_administers_all(ports, caller, {role.agency for role in account.roles})
+    if account.id == caller.subject:
+        raise Forbidden("OWN_ACCOUNT", "nobody locks their own account")
+    before = account.roles
+
+    def change(it: Account) -> None:
+        if it.roles != before:
+            raise FailedPrecondition("ROLES_CHANGED", "somebody else changed the roles just now")
+        if status is Status.LOCKED:
+            it.lock()
+        else:
+            it.unlock()
+
+    account = await ports.accounts.change(account_id, change, request=request, etag=etag or None)
+    log.info("account %s is %s, by %s", account_id, account.status.value, caller.subject)
+    await end_sessions(ports, account, "LOCKED")
+    return account
 
 
 async def _check_roles(ports: Ports, caller: Caller, touched: Sequence[RoleGrant] | set[RoleGrant]) -> None:

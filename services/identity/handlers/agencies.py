@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Final
 
@@ -113,6 +113,19 @@ async def check_administers(ports: Ports, caller: Caller, agency: str) -> None:
     if any(caller.has("admin", above.id) for above in await _above(ports, agency)):
         return
     raise Forbidden("NOT_YOUR_AGENCY", "not an admin of this agency or of one above it", agency=agency)
+
+
+async def check_administers_all(ports: Ports, caller: Caller, agencies: Collection[str]) -> None:
+    """Raises Forbidden unless the caller administers every one of them.
+
+    Who has none, as a citizen, is the business of admins of an agency with none above it.
+    """
+    for agency in sorted(agencies):
+        await check_administers(ports, caller, agency)
+    if not agencies:
+        own = await ports.agencies.batch([role.agency for role in caller.roles if role.name == "admin"])
+        if all(agency.details.parent for agency in own):
+            raise Forbidden("NOT_YOUR_AGENCY", "not an admin of an agency with none above it")
 
 
 async def _above(ports: Ports, agency: str) -> list[Agency]:

@@ -1,4 +1,4 @@
-"""Signing in and out, carrying a session on, and the tokens of services."""
+"""Signing in and out, carrying a session on, changing the password, and the tokens of services."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from identity.domain.accounts import Account, Kind, Status
+from identity.domain.accounts import Account, Kind, Status, check_new_password
 from identity.domain.identifiers import Identifier, identifiers_in
 from identity.domain.sessions import Session, session_in
-from identity.handlers.ports import Ports
-from kit.auth import ANYONE, Caller, Role, allow
+from identity.handlers.ports import Asked, Ports
+from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, Role, allow
 from kit.clock import VIETNAM
-from kit.errors import Forbidden, NotFound, Unauthenticated
+from kit.errors import (
+    AlreadyExists,
+    FieldViolation,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    Unauthenticated,
+)
 from kit.ids import derived, uuid7
 from kit.text import fold
 
@@ -62,8 +69,10 @@ async def sign_in(
     if account.status is Status.LOCKED:
         raise Forbidden("ACCOUNT_LOCKED", "the account is locked")
     if ports.passwords.outdated(account.password_hash):
-        fresh = await ports.passwords.hash(password)
-        account = await ports.accounts.change(account.id, lambda a: setattr(a, "password_hash", fresh))
+        verified, fresh = account.password_hash, await ports.passwords.hash(password)
+        await ports.accounts.change(
+            account.id, lambda it: it.renew_hash(verified=verified, password_hash=fresh)
+        )
     session, refresh_token = Session.begun(
         uuid7(),
         account.id,
@@ -72,8 +81,15 @@ async def sign_in(
         limits=ports.limits[account.kind],
         user_agent=user_agent,
         now=ports.clock(),
+        epoch=account.epoch,
     )
     await ports.sessions.add(session)
+    account = await ports.accounts.get(account.id)
+    if not account.admits(session.id, session.epoch):  # locked, or another password, in this very moment
+        await end_sessions(
+            ports, account, "LOCKED" if account.status is Status.LOCKED else "PASSWORD_CHANGED"
+        )
+        raise Unauthenticated("INVALID_CREDENTIALS", "no account has this identifier and this password")
     return _signed_in(ports, account, session, refresh_token)
 
 
@@ -87,6 +103,9 @@ async def refresh_session(ports: Ports, _caller: Caller, *, refresh_token: str) 
     account = await ports.accounts.get(session.account)
     if account.status is not Status.ACTIVE:
         raise Unauthenticated("SESSION_ENDED", "the account is locked", cause="LOCKED")
+    if session.live and not account.admits(session.id, session.epoch):  # its end was not written any more
+        await end_sessions(ports, account, "PASSWORD_CHANGED")
+        raise Unauthenticated("SESSION_ENDED", "the password was changed", cause="PASSWORD_CHANGED")
     now = ports.clock()
     next_token: str | None = None
 
@@ -125,16 +144,44 @@ async def sign_out(ports: Ports, caller: Caller, *, refresh_token: str, everywhe
         with contextlib.suppress(NotFound):  # over so long that it is forgotten
             await ports.sessions.change(ending, end)
         return
-    token = ""
-    open_sessions: list[str] = []
-    while True:
-        page = await ports.sessions.page({"account": account, "live": 1}, size=100, token=token)
-        open_sessions += [session.id for session in page.items]
-        token = page.next_token
-        if not token:
-            break
-    for session_id in open_sessions:
-        await ports.sessions.change(session_id, end)
+    for open_session in await _open_sessions(ports, account):
+        with contextlib.suppress(NotFound):
+            await ports.sessions.change(open_session.id, end)
+
+
+@allow(CITIZEN, OFFICIAL)
+async def change_password(
+    ports: Ports, caller: Caller, *, current: str, new: str, request: Asked | None
+) -> Account:
+    """Replaces the caller's own password and ends all their sessions but the one that asks.
+
+    A try counts before the present password is looked at, as in `sign_in`. Access tokens already given out
+    stay good until they expire, minutes later. Raises InvalidInput (also CURRENT_PASSWORD_WRONG), Forbidden
+    (ACCOUNT_LOCKED), Conflict (LOST_RACE), AlreadyExists (REQUEST_ID_REUSED), RateLimited.
+    """
+    account = await ports.accounts.get(caller.subject)
+    check_new_password(account, current=current, new=new)
+    await ports.attempts.count("change-password", account.id)
+    if request is not None and account.password_mark == request.fingerprint:
+        # A repeat, and fingerprints know no passwords; perhaps the first time died before the sessions ended.
+        if not await ports.passwords.verify(account.password_hash, new):
+            raise AlreadyExists("REQUEST_ID_REUSED", "this request id was used for another password")
+    else:
+        verified, mark = account.password_hash, request.fingerprint if request else ""
+        if not await ports.passwords.verify(verified, current):
+            wrong = FieldViolation("current_password", "CURRENT_PASSWORD_WRONG", "not the present password")
+            raise InvalidInput(violations=[wrong])
+        password_hash = await ports.passwords.hash(new)
+        account = await ports.accounts.change(
+            account.id,
+            lambda it: it.change_password(
+                verified=verified, password_hash=password_hash, session=caller.session, mark=mark
+            ),
+        )
+        log.info("account %s has a new password", account.id)
+    await ports.attempts.forgive("change-password", account.id)
+    await end_sessions(ports, account, "PASSWORD_CHANGED")
+    return account
 
 
 @allow(ANYONE)
@@ -154,6 +201,26 @@ async def issue_service_token(
         log.warning("a service token was refused")
         raise Unauthenticated("INVALID_CREDENTIALS", "no service has this name and this secret")
     return ports.tokens.issue(Caller(subject=service, kind="service"), ports.clock())
+
+
+async def end_sessions(ports: Ports, account: Account, reason: str) -> None:
+    """Ends and announces the open sessions that the account does not admit any more."""
+    now = ports.clock()
+    for session in await _open_sessions(ports, account.id):
+        if not account.admits(session.id, session.epoch):
+            with contextlib.suppress(NotFound):  # over so long that it is forgotten
+                await ports.sessions.change(session.id, lambda it: it.revoke(reason, now))
+
+
+async def _open_sessions(ports: Ports, account: str) -> list[Session]:
+    token = ""
+    found: list[Session] = []
+    while True:
+        page = await ports.sessions.page({"account": account, "live": 1}, size=100, token=token)
+        found += page.items
+        token = page.next_token
+        if not token:
+            return found
 
 
 async def account_named(ports: Ports, meant: Identifier) -> Account | None:

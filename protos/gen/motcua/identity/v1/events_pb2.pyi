@@ -207,7 +207,7 @@ Global___DelegationRevoked: _TypeAlias = DelegationRevoked  # noqa: Y015
 
 @_typing.final
 class SessionRevoked(_message.Message):
-    """A session ended by sign-out or because a refresh token was used twice."""
+    """A session ended before its time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -218,7 +218,7 @@ class SessionRevoked(_message.Message):
     session_id: _builtins.str
     account_id: _builtins.str
     reason: _builtins.str
-    """SIGNED_OUT, REUSED or EXPIRED."""
+    """SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED or LOCKED."""
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

@@ -85,6 +85,16 @@ class IdentityServiceStub:
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.UpdateProfileRequest.SerializeToString,
                 response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.UpdateProfileResponse.FromString,
                 _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/ChangePassword',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.SetAccountStatus = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/SetAccountStatus',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SetAccountStatusRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SetAccountStatusResponse.FromString,
+                _registered_method=True)
         self.GetAccount = channel.unary_unary(
                 '/motcua.identity.v1.IdentityService/GetAccount',
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.GetAccountRequest.SerializeToString,
@@ -210,6 +220,21 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangePassword(self, request, context):
+        """Replaces the caller's own password and ends all their other sessions. Rate-limited by account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAccountStatus(self, request, context):
+        """Locks an account, which ends its sessions, or unlocks it. Admins of all agencies where an official holds a role;
+        for everybody else admins of an agency with none above it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAccount(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -327,6 +352,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.UpdateProfile,
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.UpdateProfileRequest.FromString,
                     response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.UpdateProfileResponse.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'SetAccountStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAccountStatus,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SetAccountStatusRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SetAccountStatusResponse.SerializeToString,
             ),
             'GetAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccount,
@@ -650,6 +685,60 @@ class IdentityService:
             '/motcua.identity.v1.IdentityService/UpdateProfile',
             motcua_dot_identity_dot_v1_dot_identity__pb2.UpdateProfileRequest.SerializeToString,
             motcua_dot_identity_dot_v1_dot_identity__pb2.UpdateProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/ChangePassword',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAccountStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/SetAccountStatus',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.SetAccountStatusRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.SetAccountStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,12 @@ class IdentityServiceStub:
     """Replaces an official's roles. Admins."""
     UpdateProfile: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateProfileRequest, _identity_pb2.UpdateProfileResponse]
     """Own profile: contact data and language."""
+    ChangePassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]
+    """Replaces the caller's own password and ends all their other sessions. Rate-limited by account."""
+    SetAccountStatus: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SetAccountStatusRequest, _identity_pb2.SetAccountStatusResponse]
+    """Locks an account, which ends its sessions, or unlocks it. Admins of all agencies where an official holds a role;
+    for everybody else admins of an agency with none above it.
+    """
     GetAccount: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetAccountRequest, _identity_pb2.GetAccountResponse]
     BatchGetAccounts: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BatchGetAccountsRequest, _identity_pb2.BatchGetAccountsResponse]
     FindAccount: _grpc.UnaryUnaryMultiCallable[_identity_pb2.FindAccountRequest, _identity_pb2.FindAccountResponse]
@@ -92,6 +98,12 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Replaces an official's roles. Admins."""
     UpdateProfile: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateProfileRequest, _identity_pb2.UpdateProfileResponse]  # type: ignore[assignment]
     """Own profile: contact data and language."""
+    ChangePassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]  # type: ignore[assignment]
+    """Replaces the caller's own password and ends all their other sessions. Rate-limited by account."""
+    SetAccountStatus: _aio.UnaryUnaryMultiCallable[_identity_pb2.SetAccountStatusRequest, _identity_pb2.SetAccountStatusResponse]  # type: ignore[assignment]
+    """Locks an account, which ends its sessions, or unlocks it. Admins of all agencies where an official holds a role;
+    for everybody else admins of an agency with none above it.
+    """
     GetAccount: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetAccountRequest, _identity_pb2.GetAccountResponse]  # type: ignore[assignment]
     BatchGetAccounts: _aio.UnaryUnaryMultiCallable[_identity_pb2.BatchGetAccountsRequest, _identity_pb2.BatchGetAccountsResponse]  # type: ignore[assignment]
     FindAccount: _aio.UnaryUnaryMultiCallable[_identity_pb2.FindAccountRequest, _identity_pb2.FindAccountResponse]  # type: ignore[assignment]
@@ -189,6 +201,24 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.UpdateProfileResponse, _abc.Awaitable[_identity_pb2.UpdateProfileResponse]]:
         """Own profile: contact data and language."""
+
+    @_abc_1.abstractmethod
+    def ChangePassword(
+        self,
+        request: _identity_pb2.ChangePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ChangePasswordResponse, _abc.Awaitable[_identity_pb2.ChangePasswordResponse]]:
+        """Replaces the caller's own password and ends all their other sessions. Rate-limited by account."""
+
+    @_abc_1.abstractmethod
+    def SetAccountStatus(
+        self,
+        request: _identity_pb2.SetAccountStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.SetAccountStatusResponse, _abc.Awaitable[_identity_pb2.SetAccountStatusResponse]]:
+        """Locks an account, which ends its sessions, or unlocks it. Admins of all agencies where an official holds a role;
+        for everybody else admins of an agency with none above it.
+        """
 
     @_abc_1.abstractmethod
     def GetAccount(
