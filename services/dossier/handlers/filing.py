@@ -55,6 +55,8 @@ async def create_dossier(
     if not procedure.fileable:
         raise FailedPrecondition("NOT_FILEABLE", "this procedure cannot be filed here", code=procedure.code)
     receiving_agency = await _receiver(ports, procedure, receiving_agency)
+    if support_point and not await ports.identity.exists(support_point):
+        raise wrong("support_point", "UNKNOWN_AGENCY", "no such agency today")
     assisted = caller.kind == "official"
     applicant = applicant or ("" if assisted else caller.subject)
     await _may_file_for(ports, caller, applicant, (receiving_agency, support_point))

@@ -536,6 +536,7 @@ async def test_strangers_get_nothing(world: Any, anh: str, binh: str) -> None:
         ({"receiving_agency": "H99"}, "UNKNOWN_AGENCY"),
         ({"receiving_agency": "H32.99"}, "UNKNOWN_AGENCY"),
         ({"receiving_agency": ""}, "REQUIRED"),
+        ({"support_point": "H99"}, "UNKNOWN_AGENCY"),
         ({"channel": pb.FILING_CHANNEL_COUNTER}, "NOT_YOUR_CHANNEL"),
         ({"channel": pb.FILING_CHANNEL_POST}, "NOT_OFFERED"),
         ({"case_id": "none"}, "UNKNOWN_CASE"),
