@@ -101,6 +101,16 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"nats://127.0.0.1:{port}"
 
 
+@pytest.fixture(scope="session")
+def other_nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A second nats-server, for the whole stack in this process: its consumers have the names that those of
+    the services under test have, and would share their events."""
+    server = NatsServer(tmp_path_factory.mktemp("other-nats"))
+    server.start()
+    yield server.url
+    server.stop()
+
+
 class NatsServer:
     """A nats-server of one test, which it may stop and start again; the store stays."""
 
