@@ -65,7 +65,10 @@ class Relay:
             await asyncio.sleep(self._poll)
 
     async def _work(self) -> None:
-        while True:
+        own = asyncio.current_task()
+        # An answer of NATS that comes together with a cancellation hides it (wait_for before Python 3.12), so it
+        # is looked for between two aggregates; else stopping would wait for ever.
+        while own is None or not own.cancelling():
             store, id = await self._due.get()
             key = (store.name, id)
             try:
