@@ -66,8 +66,8 @@ class Relay:
 
     async def _work(self) -> None:
         own = asyncio.current_task()
-        # An answer of NATS that comes together with a cancellation hides it (wait_for before Python 3.12), so it
-        # is looked for between two aggregates; else stopping would wait for ever.
+        # An answer of NATS that comes with a cancellation hides it (wait_for before Python 3.12), so it is
+        # looked for between two aggregates; else stopping would wait for ever.
         while own is None or not own.cancelling():
             store, id = await self._due.get()
             key = (store.name, id)
