@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 
@@ -23,10 +25,14 @@ def main() -> None:
             telemetry.serve_metrics(settings.metrics_listen)
         listener = socket.create_server((settings.gateway_host, settings.gateway_port), backlog=1024)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(
+            ": ".join([*(str(name).upper() for name in e["loc"]), e["msg"]]) for e in error.errors()
+        )
         sys.exit(_refuse(f"bad setting: {wrong}"))
     except OSError as error:
-        sys.exit(_refuse(f"{settings.gateway_host}:{settings.gateway_port}: {error.strerror or error}"))
+        sys.exit(_refuse(f"{settings.gateway_host}:{settings.gateway_port}: {os.strerror(error.errno or 0)}"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has stopped
     try:
         uvloop.run(_serve(settings, listener))
     except (OSError, ValueError) as error:
