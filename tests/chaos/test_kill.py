@@ -309,7 +309,11 @@ async def undisturbed(stack: Stack) -> tuple[float, JSON]:
         seconds = time.monotonic() - began
         await at_rest(town)
         await accounts_add_up(town, Counter(), set())
-        return seconds, await left_behind(town, filed)
+        expected = await left_behind(town, filed)
+        assert [dossier["moves"][-1][1] for dossier in expected["dossiers"]] == [10]  # handed over
+        assert [charge["state"] for charge in expected["charges"]] == ["paid"]
+        assert len(expected["receipts"]) == len(expected["codes"]) == expected["uses"]["USE"] == 1
+        return seconds, expected
 
 
 @asynccontextmanager
