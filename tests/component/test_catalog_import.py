@@ -62,7 +62,7 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
 @pytest.fixture(scope="module")
 async def identity_target() -> AsyncIterator[str]:
     server = grpc.aio.server(futures.ThreadPoolExecutor(1))
-    identity_pb2_grpc.add_IdentityServiceServicer_to_server(Identity(), server)  # type: ignore[abstract]
+    identity_pb2_grpc.add_IdentityServiceServicer_to_server(Identity(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield f"127.0.0.1:{port}"
