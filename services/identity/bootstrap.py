@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from identity import seed
 from identity.domain.accounts import Kind
@@ -80,8 +81,10 @@ class IdentitySettings(Settings):
     argon2_workers: int = Field(default=2, ge=1, description="password hashes made at once")
 
 
-class FirstAdminSettings(IdentitySettings):
+class FirstAdminSettings(BaseSettings):
     """What `python -m identity.first_admin` can be told beside that."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     first_admin_username: str = Field(default="", description="name by which the first admin signs in")
     first_admin_name: str = Field(default="", description="the first admin's full name")
@@ -102,7 +105,10 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
     """The service, not started. Raises CannotStart for settings that cannot be."""
     production = settings.environment == "production"
     if production and settings.identity_seed:
-        raise CannotStart("identity: IDENTITY_SEED is for development and tests, not for production")
+        raise CannotStart(
+            "identity: IDENTITY_SEED is for development and tests, not for production; "
+            "`python -m identity.first_admin` makes the first admin there"
+        )
     if production and not settings.identity_signing_keys:
         raise CannotStart("identity: production needs IDENTITY_SIGNING_KEYS")
     try:

@@ -928,6 +928,219 @@ async def test_a_profile_changes_its_phone_and_the_old_one_is_free_again(
     assert await eventually(lambda: heard(lambda event: event.account_id == account.id))
 
 
+# --- passwords and locks -------------------------------------------------------------------------------
+
+
+async def test_a_new_password_ends_all_sessions_but_the_one_that_asks(
+    identity: Identity, listen: Heard, eventually: Eventually
+) -> None:
+    heard = await listen(events.SessionRevoked)
+    wanted = identity.citizen()
+    account = (await identity.call("SignUp", wanted)).account
+    here, there = [await identity.sign_in(wanted.phone, wanted.password) for _ in range(2)]
+    others = await identity.sign_in(AN)
+    change = pb.ChangePasswordRequest(
+        request_id=uuid7(), current_password=wanted.password, new_password="một mật khẩu khác"
+    )
+    changed = (await identity.call("ChangePassword", change, here.access_token)).account
+    assert (changed.id, changed.etag != account.etag) == (account.id, True)
+
+    assert (await identity.refused("SignIn", _by(wanted))).reason == "INVALID_CREDENTIALS"
+    assert await identity.sign_in(wanted.phone, "một mật khẩu khác")
+    assert await _refresh(identity, here.refresh_token)
+    assert await _refresh(identity, others.refresh_token)
+    error = await _not_refreshed(identity, there.refresh_token)
+    assert (error.reason, error.metadata["cause"]) == ("SESSION_ENDED", "PASSWORD_CHANGED")
+    revoked = await eventually(lambda: heard(lambda event: event.account_id == account.id))
+    assert (revoked.session_id, revoked.reason) == (there.session_id, "PASSWORD_CHANGED")
+
+    again = (await identity.call("ChangePassword", change, here.access_token)).account
+    assert again.etag == changed.etag
+    change.new_password = "một mật khẩu thứ ba"
+    assert (await identity.refused("ChangePassword", change, here.access_token)).reason == "REQUEST_ID_REUSED"
+
+
+async def test_a_session_that_outlived_one_new_password_does_not_outlive_the_next(identity: Identity) -> None:
+    wanted = identity.citizen()
+    await identity.call("SignUp", wanted)
+    first = await identity.sign_in(wanted.phone, wanted.password)
+    await _change(identity, first, wanted.password, "mật khẩu thứ hai")
+    second = await identity.sign_in(wanted.phone, "mật khẩu thứ hai")
+    await _change(identity, second, "mật khẩu thứ hai", "mật khẩu thứ ba")
+    assert (await _not_refreshed(identity, first.refresh_token)).metadata["cause"] == "PASSWORD_CHANGED"
+    assert await _refresh(identity, second.refresh_token)
+
+
+async def test_a_new_password_needs_the_present_one_and_obeys_the_rules(identity: Identity) -> None:
+    wanted = identity.citizen()
+    await identity.call("SignUp", wanted)
+    tokens = await identity.sign_in(wanted.phone, wanted.password)
+    for current, new, where, reason in (
+        (wanted.password, "ngắn", "new_password", "PASSWORD_LENGTH"),
+        (wanted.password, "matkhau123", "new_password", "PASSWORD_COMMON"),
+        (wanted.password, f"xx{wanted.phone}xx", "new_password", "PASSWORD_IS_IDENTIFIER"),
+        (wanted.password, wanted.password, "new_password", "PASSWORD_UNCHANGED"),
+        ("not the password", "một mật khẩu khác", "current_password", "CURRENT_PASSWORD_WRONG"),
+    ):
+        change = pb.ChangePasswordRequest(current_password=current, new_password=new)
+        error = await identity.refused("ChangePassword", change, tokens.access_token)
+        assert isinstance(error, InvalidInput)
+        assert [(it.field, it.reason) for it in error.violations] == [(where, reason)]
+    assert await identity.token(wanted.phone, wanted.password)
+
+
+async def test_whoever_holds_a_stolen_token_cannot_guess_the_password(identity: Identity) -> None:
+    wanted = identity.citizen()
+    await identity.call("SignUp", wanted)
+    tokens = await identity.sign_in(wanted.phone, wanted.password)
+    guesses = await asyncio.gather(
+        *(
+            identity.refused(
+                "ChangePassword",
+                pb.ChangePasswordRequest(
+                    current_password=f"guess number {n}", new_password="một mật khẩu khác"
+                ),
+                tokens.access_token,
+            )
+            for n in range(12)
+        )
+    )
+    assert sum(error.reason == "TOO_MANY_ATTEMPTS" for error in guesses) == 7
+    right = pb.ChangePasswordRequest(current_password=wanted.password, new_password="một mật khẩu khác")
+    error = await identity.refused("ChangePassword", right, tokens.access_token)
+    assert 0 < int(error.metadata["retry_after"]) <= 900
+    identity.time.ahead = timedelta(minutes=15)
+    assert await identity.call("ChangePassword", right, tokens.access_token)
+
+
+async def test_a_new_password_that_died_before_the_sessions_ended_has_ended_them_all_the_same(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch, listen: Heard, eventually: Eventually
+) -> None:
+    heard = await listen(events.SessionRevoked)
+    wanted = identity.citizen()
+    await identity.call("SignUp", wanted)
+    here, there, idle = [await identity.sign_in(wanted.phone, wanted.password) for _ in range(3)]
+    change = pb.ChangePasswordRequest(
+        request_id=uuid7(), current_password=wanted.password, new_password="một mật khẩu khác"
+    )
+    with monkeypatch.context() as fault:
+        fault.setattr(identity.service.stores[2], "page", _dies)
+        await _breaks(identity, "ChangePassword", change, here.access_token)
+    error = await _not_refreshed(identity, there.refresh_token)
+    assert (error.reason, error.metadata["cause"]) == ("SESSION_ENDED", "PASSWORD_CHANGED")
+    assert await identity.call("ChangePassword", change, here.access_token)
+    for tokens in (there, idle):
+        assert await eventually(lambda tokens=tokens: heard(lambda it: it.session_id == tokens.session_id))
+    assert await _refresh(identity, here.refresh_token)
+
+
+async def test_a_locked_account_is_signed_out_everywhere_and_stays_out_until_unlocked(
+    identity: Identity, listen: Heard, eventually: Eventually
+) -> None:
+    heard = await listen(events.SessionRevoked)
+    admin = await identity.token("quantri")
+    wanted = identity.citizen()
+    account = (await identity.call("SignUp", wanted)).account
+    tokens = await identity.sign_in(wanted.phone, wanted.password)
+    lock = pb.SetAccountStatusRequest(
+        request_id=uuid7(), account_id=account.id, status=pb.ACCOUNT_STATUS_LOCKED, etag=account.etag
+    )
+    locked = (await identity.call("SetAccountStatus", lock, admin)).account
+    assert locked.status == pb.ACCOUNT_STATUS_LOCKED
+    assert (await identity.call("SetAccountStatus", lock, admin)).account.etag == locked.etag
+    revoked = await eventually(lambda: heard(lambda event: event.session_id == tokens.session_id))
+    assert revoked.reason == "LOCKED"
+    assert (await identity.refused("SignIn", _by(wanted))).reason == "ACCOUNT_LOCKED"
+    assert (await _not_refreshed(identity, tokens.refresh_token)).metadata["cause"] == "LOCKED"
+    change = pb.ChangePasswordRequest(current_password=wanted.password, new_password="một mật khẩu khác")
+    assert (await identity.refused("ChangePassword", change, tokens.access_token)).reason == "ACCOUNT_LOCKED"
+
+    lock.request_id = uuid7()
+    assert (await identity.refused("SetAccountStatus", lock, admin)).reason == "STALE"
+    unlock = pb.SetAccountStatusRequest(account_id=account.id, status=pb.ACCOUNT_STATUS_ACTIVE)
+    assert (await identity.call("SetAccountStatus", unlock, admin)).account.status == pb.ACCOUNT_STATUS_ACTIVE
+    assert (await _not_refreshed(identity, tokens.refresh_token)).metadata["cause"] == "LOCKED"
+    assert await identity.sign_in(wanted.phone, wanted.password)
+
+
+async def test_a_lock_that_died_before_the_sessions_ended_is_finished_by_repeating_it(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch, listen: Heard, eventually: Eventually
+) -> None:
+    heard = await listen(events.SessionRevoked)
+    admin = await identity.token("quantri")
+    wanted = identity.citizen()
+    account = (await identity.call("SignUp", wanted)).account
+    tokens = await identity.sign_in(wanted.phone, wanted.password)
+    lock = pb.SetAccountStatusRequest(
+        request_id=uuid7(), account_id=account.id, status=pb.ACCOUNT_STATUS_LOCKED
+    )
+    with monkeypatch.context() as fault:
+        fault.setattr(identity.service.stores[2], "page", _dies)
+        await _breaks(identity, "SetAccountStatus", lock, admin)
+    assert (await _not_refreshed(identity, tokens.refresh_token)).metadata["cause"] == "LOCKED"
+    await identity.call("SetAccountStatus", lock, admin)
+    assert await eventually(lambda: heard(lambda event: event.session_id == tokens.session_id))
+
+
+async def test_an_unclaimed_account_can_be_locked_and_then_waits_for_its_code_again(
+    identity: Identity,
+) -> None:
+    admin, reception = await identity.token("quantri"), await identity.token("nt.tiepnhan")
+    person = identity.citizen()
+    opened = await identity.call("OpenAccount", _at_counter(person), reception)
+    person.activation_code = opened.activation_code
+    lock = pb.SetAccountStatusRequest(account_id=opened.account.id, status=pb.ACCOUNT_STATUS_LOCKED)
+    unlock = pb.SetAccountStatusRequest(account_id=opened.account.id, status=pb.ACCOUNT_STATUS_ACTIVE)
+    assert (await identity.refused("SetAccountStatus", unlock, admin)).reason == "ACTIVATION_REQUIRED"
+    await identity.call("SetAccountStatus", lock, admin)
+    assert (await identity.refused("SignUp", person)).reason == "NOT_CLAIMABLE"
+    assert (await identity.call("OpenAccount", _at_counter(person), reception)).activation_code == ""
+    unlocked = (await identity.call("SetAccountStatus", unlock, admin)).account
+    assert unlocked.status == pb.ACCOUNT_STATUS_UNCLAIMED
+    assert (await identity.call("SignUp", person)).account.status == pb.ACCOUNT_STATUS_ACTIVE
+
+
+async def test_an_admin_locks_officials_of_their_agencies_and_the_topmost_admin_everybody_else(
+    identity: Identity,
+) -> None:
+    root = await identity.token("quantri")
+    serial = int(time.time() * 1000)
+
+    async def official(name: str, *roles: pb.Role) -> pb.Account:
+        wanted = pb.CreateOfficialRequest(
+            name="Cán Bộ", username=f"{name}{serial}", password="một mật khẩu dài", roles=roles
+        )
+        answer = await identity.call("CreateOfficial", wanted, root)
+        assert isinstance(answer, pb.CreateOfficialResponse)
+        return answer.account
+
+    own = await official("khoa.admin", pb.Role(agency="H32.05", name="admin"))
+    admin = await identity.token(own.username, "một mật khẩu dài")
+    theirs = await official("khoa.a", pb.Role(agency="H32.05", name="clerk"))
+    both = await official(
+        "khoa.b", pb.Role(agency="H32.05", name="clerk"), pb.Role(agency="H32.15", name="clerk")
+    )
+    nowhere = await official("khoa.c")
+    citizen = (await identity.call("SignUp", identity.citizen())).account
+
+    def lock(account: pb.Account) -> pb.SetAccountStatusRequest:
+        return pb.SetAccountStatusRequest(account_id=account.id, status=pb.ACCOUNT_STATUS_LOCKED)
+
+    for account in (both, nowhere, citizen):
+        assert (await identity.refused("SetAccountStatus", lock(account), admin)).reason == "NOT_YOUR_AGENCY"
+    assert (await identity.refused("SetAccountStatus", lock(own), admin)).reason == "OWN_ACCOUNT"
+    assert await identity.call("SetAccountStatus", lock(theirs), admin)
+    for account in (both, nowhere, citizen, own):
+        assert await identity.call("SetAccountStatus", lock(account), root)
+    unknown = pb.SetAccountStatusRequest(account_id=uuid7(), status=pb.ACCOUNT_STATUS_LOCKED)
+    assert (await identity.refused("SetAccountStatus", unknown, root)).reason == "NOT_FOUND"
+    for status in (pb.ACCOUNT_STATUS_UNSPECIFIED, pb.ACCOUNT_STATUS_UNCLAIMED):
+        wrong = pb.SetAccountStatusRequest(account_id=citizen.id, status=status)
+        error = await identity.refused("SetAccountStatus", wrong, root)
+        assert isinstance(error, InvalidInput)
+        assert error.violations[0].reason == "STATUS_NOT_SETTABLE"
+
+
 # --- delegations ---------------------------------------------------------------------------------------
 
 
@@ -1098,6 +1311,11 @@ async def _not_refreshed(identity: Identity, token: str) -> DomainError:
     return await identity.refused("RefreshSession", pb.RefreshSessionRequest(refresh_token=token))
 
 
+async def _change(identity: Identity, tokens: pb.SessionTokens, current: str, new: str) -> None:
+    change = pb.ChangePasswordRequest(current_password=current, new_password=new)
+    await identity.call("ChangePassword", change, tokens.access_token)
+
+
 async def _account(identity: Identity, identifier: str) -> pb.Account:
     answer = await identity.call("SignIn", pb.SignInRequest(identifier=identifier, password=PASSWORD))
     assert isinstance(answer, pb.SignInResponse)
@@ -1114,10 +1332,10 @@ async def _dies(*_args: Any, **_keywords: Any) -> None:
     raise RuntimeError("the process dies here")
 
 
-async def _breaks(identity: Identity, method: str, message: Any) -> None:
+async def _breaks(identity: Identity, method: str, message: Any, token: str = "") -> None:
     """Calls an RPC that fails in the middle, and is masked."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await identity.call(method, message)
+        await identity.call(method, message, token)
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert "dies" not in str(caught.value.details())
 

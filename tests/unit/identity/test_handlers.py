@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -16,7 +17,7 @@ from identity.handlers import accounts, sessions
 from identity.handlers.ports import Ports
 from identity.handlers.sessions import SignedIn
 from kit.auth import ANONYMOUS, Caller
-from kit.errors import Forbidden, NotFound, Unauthenticated
+from kit.errors import Conflict, Forbidden, NotFound, Unauthenticated
 
 NOW = datetime(2026, 11, 23, 5, tzinfo=UTC)
 
@@ -31,7 +32,7 @@ class Found(Generic[A]):
 
 @dataclass
 class FakeStore(Generic[A]):
-    """Aggregates in a dictionary; `matches` says which a list's filter wants."""
+    """Aggregates in a dictionary, read as copies; `matches` says which a list's filter wants."""
 
     matches: Callable[[A, Mapping[str, Any]], bool] = lambda _aggregate, _filter: True
     kept: dict[str, Any] = field(default_factory=dict)
@@ -39,14 +40,14 @@ class FakeStore(Generic[A]):
     async def get(self, id: str) -> A:
         if id not in self.kept:
             raise NotFound("NOT_FOUND")
-        found: A = self.kept[id]
+        found: A = copy(self.kept[id])
         return found
 
     async def find(self, id: str) -> A | None:
-        return self.kept.get(id)
+        return copy(self.kept.get(id))
 
     async def batch(self, ids: Sequence[str]) -> list[A]:
-        return [self.kept[id] for id in ids if id in self.kept]
+        return [copy(self.kept[id]) for id in ids if id in self.kept]
 
     async def add(self, aggregate: A) -> A:
         self.kept[aggregate.id] = aggregate  # type: ignore[attr-defined]
@@ -68,7 +69,8 @@ class FakeStore(Generic[A]):
         request: Any = None,
         etag: str | None = None,
     ) -> A:
-        aggregate = await self.get(id)
+        await self.get(id)
+        aggregate: A = self.kept[id]
         fn(aggregate)
         return aggregate
 
@@ -97,13 +99,14 @@ class FakeNames:
 @dataclass
 class FakePasswords:
     verified: list[str] = field(default_factory=list)
-    old: bool = False
+    meanwhile: Callable[[], None] = lambda: None
 
     async def hash(self, password: str) -> str:
         return f"hash of {password}"
 
     async def verify(self, stored: str, password: str) -> bool:
         self.verified.append(stored)
+        self.meanwhile()
         return stored in (f"hash of {password}", f"old hash of {password}")
 
     def outdated(self, stored: str) -> bool:
@@ -230,6 +233,56 @@ async def test_only_its_owner_learns_that_an_account_is_locked(world: World) -> 
         await world.sign_in("0901000101", "right")
     with pytest.raises(Unauthenticated, match="SESSION_ENDED"):
         await sessions.refresh_session(world.ports, ANONYMOUS, refresh_token=signed_in.refresh_token)
+
+
+async def test_a_new_password_is_not_undone_by_a_sign_in_that_hashes_the_old_one_anew(world: World) -> None:
+    account = world.has(person("a", password_hash="old hash of right"))
+
+    def meanwhile() -> None:
+        account.change_password(
+            verified=account.password_hash, password_hash="hash of new", session="", mark=""
+        )
+
+    world.passwords.meanwhile = meanwhile
+    with pytest.raises(Unauthenticated, match="INVALID_CREDENTIALS"):
+        await world.sign_in("0901000101", "right")
+    assert account.password_hash == "hash of new"
+
+
+@pytest.mark.parametrize("reason", ["LOCKED", "PASSWORD_CHANGED"])
+async def test_a_sign_in_that_a_lock_or_a_new_password_overtakes_leaves_no_session(
+    world: World, reason: str
+) -> None:
+    account = world.has(person("a"))
+
+    class Overtaken(FakeStore[Session]):
+        async def add(self, aggregate: Session) -> Session:
+            if reason == "LOCKED":
+                account.lock()
+            else:
+                account.change_password(
+                    verified="hash of right", password_hash="hash of new", session="", mark=""
+                )
+            return await super().add(aggregate)
+
+    world.sessions = Overtaken()
+    with pytest.raises(Unauthenticated, match="INVALID_CREDENTIALS"):
+        await world.sign_in("0901000101", "right")
+    assert [session.revoked_reason for session in world.sessions.kept.values()] == [reason]
+
+
+async def test_of_two_who_change_a_password_at_once_one_succeeds(world: World) -> None:
+    account = world.has(person("a"))
+
+    def meanwhile() -> None:
+        account.password_hash = "hash of another"
+
+    world.passwords.meanwhile = meanwhile
+    with pytest.raises(Conflict, match="LOST_RACE"):
+        await sessions.change_password(
+            world.ports, Caller("a", "citizen"), current="right", new="một mật khẩu dài", request=None
+        )
+    assert account.password_hash == "hash of another"
 
 
 async def test_a_reservation_without_its_account_names_nobody(world: World) -> None:
