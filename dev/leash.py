@@ -13,6 +13,11 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
+def leashed(command: list[str]) -> list[str]:
+    """The command so that it dies with this process; more exactly with the thread that starts it."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
+
 def main() -> None:
     """Ties this process to its parent, then becomes the command."""
     parent, command = int(sys.argv[1]), sys.argv[2:]

@@ -22,12 +22,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Self
 
+from dev.leash import leashed
 from dev.options import ROOT, Options, Problem
 from dev.parts import Addresses, Part, addresses, loader_environment, parts
 
 START_SECONDS = 120.0  # on a machine that is busy with other things
 STOP_SECONDS = 8.0
 LAST_LINES = 15
+CANNOT_START = 2  # how our processes end after one line that says which setting or port is wrong
 
 
 class PartFailed(Exception):
@@ -87,7 +89,12 @@ class Stack:
             together = [part for part in self._parts.values() if part.stage == stage]
             for part in together:
                 self._spawn(part)
-            await asyncio.gather(*(self._until_ready(part) for part in together))
+            waiting = [asyncio.create_task(self._until_ready(part)) for part in together]
+            try:
+                await asyncio.gather(*waiting)
+            finally:
+                for task in waiting:
+                    task.cancel()
         if "gateway" in self._parts:
             self._say(f"catalogue: {await self._load_catalogue()}")
         state = {"pid": os.getpid(), "pids": self.pids, "addresses": asdict(self.addresses)}
@@ -114,7 +121,7 @@ class Stack:
     async def _load_catalogue(self) -> str:
         """Loads the procedures that ship with the project, once or again; returns how that went in a line."""
         process = await asyncio.create_subprocess_exec(
-            *_leashed([sys.executable, "-m", "catalog.load", "--curated"]),
+            *leashed([sys.executable, "-m", "catalog.load", "--curated"]),
             cwd=ROOT,
             env={**os.environ, **loader_environment(self.options.data, self.addresses)},
             stdin=subprocess.DEVNULL,
@@ -166,7 +173,7 @@ class Stack:
     def _spawn(self, part: Part) -> None:
         with open(self._log(part.name), "ab") as log:
             self._processes[part.name] = subprocess.Popen(
-                _leashed(part.command),
+                leashed(part.command),
                 cwd=ROOT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environment},
                 stdin=subprocess.DEVNULL,
@@ -178,7 +185,12 @@ class Stack:
     async def _until_ready(self, part: Part) -> None:
         began = time.monotonic()
         while not await part.ready():
-            if self._processes[part.name].poll() is not None:
+            code = self._processes[part.name].poll()
+            if code == CANNOT_START:
+                raise Problem(
+                    self._last_lines(part.name).rpartition("\n")[2].strip() or f"{part.name} cannot start"
+                )
+            if code is not None:
                 raise PartFailed(self.obituary(part.name))
             if time.monotonic() - began > START_SECONDS:
                 late = f"{part.name} does not serve after {START_SECONDS:.0f} s; its last lines:"
@@ -233,11 +245,6 @@ def _take(data: Path) -> IO[str]:
     lock.flush()
     (data / "stack.json").unlink(missing_ok=True)
     return lock
-
-
-def _leashed(command: list[str]) -> list[str]:
-    """The command, so that it dies with this process."""
-    return [sys.executable, "-I", "-S", str(ROOT / "dev" / "leash.py"), str(os.getpid()), *command]
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:

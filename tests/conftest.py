@@ -17,6 +17,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from dev.leash import leashed
+
 hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("steady")
 
@@ -33,7 +35,7 @@ def free_port() -> int:
 def run_part(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Starts a program, waits until its port answers, ends it afterwards."""
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(leashed(command), stdout=out, stderr=out, start_new_session=True)
     try:
         deadline = time.monotonic() + 20
         while True:

@@ -7,10 +7,9 @@ import pytest
 from dev.options import ROOT
 
 PARENT = """
-import os, subprocess, sys
-child = subprocess.Popen(
-    [sys.executable, "-I", "-S", "dev/leash.py", str(os.getpid()), "sleep", "60"], start_new_session=True
-)
+import os, subprocess
+from dev.leash import leashed
+child = subprocess.Popen(leashed(["sleep", "60"]), start_new_session=True)
 print(child.pid, flush=True)
 os.kill(os.getpid(), 9)
 """

@@ -134,3 +134,20 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path) -> None:
         )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"run: port {port} is busy; GATEWAY_PORT=… gives the gateway another one\n"
+
+
+def test_a_setting_that_a_part_refuses_is_one_clear_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dev.run"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "GATEWAY_PORT": str(choose_ports({})["gateway"]),
+            "DATA_DIR": str(tmp_path),
+            "LOG_LEVEL": "loud",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"run: \w+: bad setting: LOG_LEVEL: .+\n", done.stderr)
