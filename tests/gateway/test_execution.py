@@ -153,7 +153,7 @@ def documents(draw: Any) -> str:
 
 # graphql-core leaves awaitables behind when a null propagates; ours awaits them all.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     documents(),
     st.lists(st.sampled_from(KINDS), min_size=1, max_size=12),
