@@ -186,6 +186,14 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
         FAKES.seen("SignOut", request, context)
         return identity_pb2.SignOutResponse()
 
+    async def ChangePassword(self, request: Any, context: Any) -> Any:
+        subject = FAKES.seen("ChangePassword", request, context)
+        return identity_pb2.ChangePasswordResponse(account=account(subject))
+
+    async def SetAccountStatus(self, request: Any, context: Any) -> Any:
+        FAKES.seen("SetAccountStatus", request, context)
+        return identity_pb2.SetAccountStatusResponse(account=account(request.account_id))
+
 
 @_guarded
 class Catalog(catalog_pb2_grpc.CatalogServiceServicer):

@@ -149,6 +149,40 @@ async def test_a_form_that_is_no_object_is_a_validation_problem(gateway: Any, fa
     assert fakes.calls["CreateDossier"] == 0
 
 
+async def test_a_password_is_changed_and_a_wrong_one_is_told_by_its_field(gateway: Any, fakes: Any) -> None:
+    query = """mutation ($i: ChangePasswordInput!) { changePassword(input: $i) {
+      __typename ... on Account { name } ... on ValidationProblem { violations { reason message } } } }"""
+    given = {"requestId": "r1", "currentPassword": "bây giờ", "newPassword": "sau này"}
+    assert (await gateway.data(query, {"i": given}))["changePassword"]["__typename"] == "Account"
+    request = fakes.requests["ChangePassword"]
+    assert (request.request_id, request.current_password, request.new_password) == tuple(given.values())
+
+    fakes.fail["ChangePassword"] = InvalidInput(
+        violations=[FieldViolation("current_password", "CURRENT_PASSWORD_WRONG")]
+    )
+    answer = (await gateway.data(query, {"i": given}))["changePassword"]
+    assert answer["violations"] == [
+        {"reason": "CURRENT_PASSWORD_WRONG", "message": "Mật khẩu hiện tại không đúng."}
+    ]
+
+
+async def test_an_account_is_locked_by_its_id_and_by_no_other(gateway: Any, fakes: Any) -> None:
+    query = """mutation ($i: SetAccountStatusInput!) { setAccountStatus(input: $i) {
+      __typename ... on Account { id } ... on Problem { message } } }"""
+    id = b64encode(b"Account:account-1").decode()
+    given = {"accountId": id, "status": "LOCKED", "etag": "3"}
+    answer = (await gateway.data(query, {"i": given}))["setAccountStatus"]
+    assert answer == {"__typename": "Account", "id": id}
+    request = fakes.requests["SetAccountStatus"]
+    assert (request.account_id, request.status, request.etag) == ("account-1", 3, "3")
+
+    answer = (await gateway.data(query, {"i": {**given, "accountId": ID}}))["setAccountStatus"]
+    assert answer["__typename"] == "ValidationProblem"
+    fakes.fail["SetAccountStatus"] = Forbidden("OWN_ACCOUNT")
+    answer = (await gateway.data(query, {"i": given}))["setAccountStatus"]
+    assert answer == {"__typename": "Forbidden", "message": "Không thể tự khóa tài khoản của mình."}
+
+
 async def test_a_service_that_is_away_is_an_error_not_a_member(gateway: Any, fakes: Any) -> None:
     fakes.fail["TrackDossier"] = Unavailable("DOWN", "gone")
     answer = (await gateway.ask('{ track(code: "x") { code } }', bearer="")).json()
