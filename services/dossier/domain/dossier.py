@@ -245,7 +245,7 @@ class Dossier:
         edge = self._may(Action.STOP, actor, at)
         if self.state is State.WITHDRAWAL_REQUESTED:
             self.withdrawn = True
-            self.timeliness = timeliness(at, self.due)
+            self.timeliness = timeliness(self.paused or at, self.due)  # the citizen's time is not ours
             reason = self.closing_reason or reason
         else:
             _said(reason)

@@ -58,8 +58,11 @@ class Statistics:
 
 def scalars(dossier: Dossier) -> dict[str, Any]:
     """What lists and statistics filter by. Days are those of Vietnam; `finished_on` is that of a result or an
-    accepted withdrawal of something received, which is what counts as handled."""
-    handled = dossier.receipt is not None and dossier.timeliness is not Timeliness.NONE
+    accepted withdrawal of something received, which is what counts as handled: on time where there is no
+    limit."""
+    ended = dossier.withdrawn or dossier.state in (State.DONE, State.HANDED_OVER)
+    handled = dossier.receipt is not None and ended
+    timely = dossier.timeliness or Timeliness.ON_TIME
     return {
         "applicant": dossier.applicant,
         "status": dossier.state.value,
@@ -70,7 +73,7 @@ def scalars(dossier: Dossier) -> dict[str, Any]:
         "due": to_text(dossier.due) if dossier.due else NEVER,
         "received_on": vietnam_day(dossier.receipt.received).isoformat() if dossier.receipt else NO_DAY,
         "finished_on": vietnam_day(dossier.finished).isoformat() if handled and dossier.finished else NO_DAY,
-        "timeliness": dossier.timeliness.value,
+        "timeliness": timely.value if handled else Timeliness.NONE.value,
         "channel": dossier.channel.value,
         "paid": int(dossier.paid),
         "rating": dossier.rating,

@@ -386,6 +386,34 @@ def test_a_payment_during_a_withdrawal_request_lets_the_dossier_go_on_when_it_is
     assert (d.state, d.paid, d.due) == (State.IN_PROCESS, True, due + timedelta(days=1))
 
 
+def test_a_withdrawal_while_the_clock_stands_still_is_not_late_for_the_citizens_delay() -> None:
+    d = new()
+    d.submit(APPLICANT, START)
+    receive(d, START)
+    d.ask_supplement(OFFICE, START, defects=["thiếu"], reason="", guidance="")
+    late = START + timedelta(days=30)
+    d.withdraw(APPLICANT, late, reason="đổi ý")
+    d.stop(OFFICE, late, reason="")
+    assert d.timeliness is Timeliness.EARLY
+
+
+@pytest.mark.parametrize("end", ["signed", "withdrawn", "stopped"])
+def test_a_dossier_without_a_limit_is_handled_on_time_when_it_ends_in_a_result_or_a_withdrawal(
+    end: str,
+) -> None:
+    d = at_signing()
+    d.due = None
+    if end == "signed":
+        d.sign_result(OFFICE, START, document="r", note="")
+    else:
+        if end == "withdrawn":
+            d.withdraw(APPLICANT, START, reason="đổi ý")
+        d.stop(OFFICE, START, reason="dừng")
+    found = scalars(d)
+    handled = ("2026-11-23", "on_time") if end != "stopped" else (NO_DAY, "")
+    assert (found["finished_on"], found["timeliness"]) == handled
+
+
 def test_a_payment_that_comes_after_the_end_is_noted_and_reopens_nothing() -> None:
     d = new()
     d.submit(APPLICANT, START)
