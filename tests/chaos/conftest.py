@@ -24,5 +24,6 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     with pytest.MonkeyPatch.context() as environment:
         for name, value in IMPATIENT.items():
             environment.setenv(name, value)
-        async with Stack(private(tmp_path_factory.mktemp("chaos"))) as running:
+        # Without MONGODB_URL: a store of its own, which can be killed and has nothing of others in it.
+        async with Stack(private(tmp_path_factory.mktemp("chaos"), {})) as running:
             yield running
