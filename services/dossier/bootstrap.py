@@ -43,10 +43,13 @@ class DossierSettings(Settings):
     catalog_target: str = Field("127.0.0.1:9002", description="gRPC target of the catalogue")
     object_store_url: str = Field(
         "",
-        description="file:///folder or s3://bucket/prefix (credentials and endpoint by AWS_*); "
+        description="file:///folder or s3://bucket/prefix, with AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY, AWS_ALLOW_HTTP=true for an endpoint without TLS; "
         "empty: .data/objects, refused in production",
     )
-    upload_limit_bytes: int = Field(500 * 2**20, ge=1, description="largest file of the vault")
+    upload_limit_bytes: int = Field(
+        500 * 2**20, ge=1, le=5 * 2**30, description="largest file of the vault; S3 copies no larger one"
+    )
     upload_part_bytes: int = Field(
         4 * 2**20, ge=64 * 1024, le=64 * 2**20, description="bytes stored at once; each open stream holds one"
     )

@@ -6,7 +6,9 @@ Keys: `uploads/<upload>/…` parts as they arrived, `staging/<upload>` a file be
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ from kit.errors import Unavailable
 EDGE = 64 * 1024  # bytes of a file's beginning and end that recognising its type may look at
 _READ = 512 * 1024  # bytes asked for at once
 _WRITE = 5 * 2**20  # bytes written at once: the least that S3 takes as a part
+_DELETES = 16  # objects deleted at the same time
+# What may be told of a failure. The rest stays out: S3 puts access keys and signatures into its answers.
+_TOLD = re.compile(r"status code: (\d{3})|<Code>(\w+)</Code>|HTTP error: ([a-z ]+)|(os error \d+)")
 
 
 @contextmanager
@@ -34,9 +39,9 @@ def _reaching() -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (obstore.exceptions.BaseError, OSError) as error:
-        raise Unavailable(
-            "OBJECT_STORE_UNAVAILABLE", f"object storage fails: {type(error).__name__}"
-        ) from error
+        told = dict.fromkeys(filter(None, (part for found in _TOLD.findall(str(error)) for part in found)))
+        why = " ".join([type(error).__name__, *told])
+        raise Unavailable("OBJECT_STORE_UNAVAILABLE", f"object storage fails: {why}") from None
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,28 @@ class Stored:
 
 
 def open_objects(url: str) -> Objects:
-    """The store that `url` names: `file:///path` (made if missing) or `s3://bucket/prefix`, whose
-    credentials and endpoint come from the usual AWS_* variables."""
+    """The store that `url` names: `file:///path` (made if missing) or `s3://bucket/prefix`.
+
+    Of S3 the environment says the rest: AWS_ENDPOINT (of a store other than Amazon's), AWS_REGION,
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ALLOW_HTTP=true for an endpoint without TLS, AWS_TIMEOUT
+    (of one request, `30s`). The bucket must be there; its reader must be allowed to list it, or what is
+    missing would look forbidden. Raises ValueError without repeating the URL, in case a secret is in it.
+    """
     parts = urlsplit(url)
     if parts.scheme == "file":
         folder = Path(url2pathname(parts.path))
         folder.mkdir(parents=True, exist_ok=True)
         return Objects(LocalStore(folder, mkdir=True))
-    # No client options here: they would hide those of the environment, such as AWS_ALLOW_HTTP.
-    return Objects(from_url(url, retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)}))
+    if parts.scheme != "s3" or not parts.netloc:
+        raise ValueError("it is neither file:///folder nor s3://bucket/prefix")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("it has a bucket and a prefix only; credentials and endpoint come by AWS_*")
+    try:
+        # No client options here: they would hide those of the environment, such as AWS_ALLOW_HTTP.
+        store = from_url(url, retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)})
+    except obstore.exceptions.BaseError as error:
+        raise ValueError(str(error).partition("\n")[0]) from None
+    return Objects(store)
 
 
 class Objects:
@@ -97,23 +115,29 @@ class Objects:
         return Assembled(key, digest.hexdigest(), size, head, tail)
 
     async def move(self, source: str, target: str) -> None:
-        """Renames; what was at `target` is replaced."""
+        """Renames; what was at `target` is replaced. On S3 a copy and a deletion: after a crash between them
+        both are there."""
         with _reaching():
             await obstore.rename_async(self._store, source, target, overwrite=True)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Deletes what is there of these."""
-        for key in keys:
-            with suppress(FileNotFoundError), _reaching():
-                await obstore.delete_async(self._store, key)
+        for start in range(0, len(keys), _DELETES):
+            await asyncio.gather(*map(self._delete, keys[start : start + _DELETES]))
+
+    async def _delete(self, key: str) -> None:
+        with suppress(FileNotFoundError), _reaching():
+            await obstore.delete_async(self._store, key)
 
     async def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]:
         """The bytes [offset, offset + length) in pieces of at most 256 KiB. Raises FileNotFoundError."""
         end = offset + length
         while offset < end:
-            ahead = await obstore.get_range_async(
-                self._store, key, start=offset, end=min(offset + _READ, end)
-            )
+            # Not one stream: a reader that takes its time would run into the time-out of the request.
+            with _reaching():
+                ahead = await obstore.get_range_async(
+                    self._store, key, start=offset, end=min(offset + _READ, end)
+                )
             piece = memoryview(ahead)
             if not piece:
                 return
@@ -123,9 +147,10 @@ class Objects:
 
     async def list(self, prefix: str) -> AsyncIterator[Stored]:
         """Every object below the prefix, in no order."""
-        async for batch in obstore.list(self._store, prefix, chunk_size=500):
-            for item in batch:
-                yield Stored(item["path"], item["last_modified"])
+        with _reaching():
+            async for batch in obstore.list(self._store, prefix, chunk_size=500):
+                for item in batch:
+                    yield Stored(item["path"], item["last_modified"])
 
     async def modified(self, key: str) -> datetime | None:
         """When the object was last written; None when it is not there."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import time as real_time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -13,11 +17,13 @@ from typing import Any
 import grpc
 import jwt
 import nats
+import obstore
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.timestamp_pb2 import Timestamp
 from jwt.algorithms import OKPAlgorithm
+from obstore.store import from_url
 from pydantic import SecretStr
 
 from dossier.bootstrap import DossierSettings, build
@@ -256,7 +262,6 @@ class World:
     dossiers: DossierServiceStub
     vault: VaultServiceStub
     ports: Ports
-    objects: Path
 
     def citizen(self) -> str:
         """Somebody new: an account id."""
@@ -344,6 +349,11 @@ class World:
     async def get(self, who: str, id: str) -> pb.Dossier:
         return (await self.call("GetDossier", who, pb.GetDossierRequest(id=id))).dossier
 
+    async def stored(self) -> list[str]:
+        """The keys of all objects there are."""
+        folders = ("uploads", "staging", "sha256")
+        return sorted([item.key for folder in folders async for item in self.ports.objects.list(folder)])
+
     async def announce(self, subject: str, message: Any, *, id: str = "") -> None:
         """Publishes an event of another service."""
         id = id or uuid7()
@@ -359,10 +369,64 @@ class World:
         await client.close()
 
 
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """AWS_* variables that lead to an S3 server (SeaweedFS) with a bucket `vault`."""
+    home = tmp_path_factory.mktemp("s3")
+    probes = {
+        f"-{part}.port{kind}": socket.create_server(("127.0.0.1", 0))
+        for part in ("master", "volume", "filer", "s3")
+        for kind in ("", ".grpc")
+    }
+    ports = {flag: probe.getsockname()[1] for flag, probe in probes.items()}
+    for probe in probes.values():
+        probe.close()
+    command = [f"{Path(sys.executable).parent}/weed", "server", "-s3", f"-dir={home}"]
+    command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"{flag}={port}" for flag, port in ports.items())]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.peers=none", "-master.telemetry=false"]
+    command += [f"-filer.localSocket={home}/filer", f"-s3.localSocket={home}/s3"]
+    command += ["-volume.max=10", "-master.volumeSizeLimitMB=64"]
+    keys = {"AWS_ACCESS_KEY_ID": "motcua-tests", "AWS_SECRET_ACCESS_KEY": uuid7()}
+    own = {"TMPDIR": str(home), "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1", **keys}
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home, env={**os.environ, **own})
+    try:
+        deadline = real_time.monotonic() + 60
+        while b"Start Seaweed S3 API Server" not in (home / "log").read_bytes():
+            if process.poll() is not None or real_time.monotonic() > deadline:
+                pytest.fail((home / "log").read_text()[-2000:])
+            real_time.sleep(0.1)
+        endpoint = f"http://127.0.0.1:{ports['-s3.port']}"
+        variables = {"AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1", **keys}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            obstore.put(from_url("s3://vault"), "made", b"")  # the first object makes the bucket
+        yield variables
+    finally:
+        process.kill()  # its data are the tests'; asked kindly it takes half a minute
+        process.wait()
+        for flag, port in ports.items():
+            part = flag[1:].partition(".")[0]
+            Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+
+
+@pytest.fixture(scope="module")
+def object_store_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """An empty place for objects: in a folder, or on the S3 server for a test with the parameter "s3"."""
+    if getattr(request, "param", "folder") == "folder":
+        yield (tmp_path_factory.mktemp("objects") / "made when missing").as_uri()
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in request.getfixturevalue("s3").items():
+            patch.setenv(name, value)
+        yield f"s3://vault/{uuid7()}"
+
+
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def world(
-    mongo_url: str, nats_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+async def world(mongo_url: str, nats_url: str, object_store_url: str) -> AsyncIterator[World]:
     time = Time()
     catalog, identity = Catalog(), Identity(time)
     peers = Server(
@@ -373,7 +437,6 @@ async def world(
         ],
     )
     await peers.start()
-    objects = tmp_path_factory.mktemp("objects")
     settings = DossierSettings(
         environment="test",
         mongodb_url=mongo_url,
@@ -382,7 +445,7 @@ async def world(
         identity_target=f"127.0.0.1:{peers.port}",
         catalog_target=f"127.0.0.1:{peers.port}",
         service_secret=SecretStr("s3cret"),
-        object_store_url=objects.as_uri(),
+        object_store_url=object_store_url,
         upload_limit_bytes=64 * 2**20,
         upload_part_bytes=2**20,
         upload_open=200,
@@ -390,7 +453,11 @@ async def world(
         grace=1,
     )
     service = build(settings, now=time)
-    await service.start()
+    try:
+        await service.start()
+    except BaseException:
+        await peers.stop()  # a server that is left to itself keeps the test run from ending
+        raise
     channel = connect(f"127.0.0.1:{service.port}", timeout=30)
     yield World(
         service,
@@ -401,7 +468,6 @@ async def world(
         DossierServiceStub(channel),
         VaultServiceStub(channel),
         service.ports,
-        objects,
     )
     await channel.close()
     await service.stop()

@@ -39,6 +39,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(200)
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(200)
 
 
+pytestmark = pytest.mark.parametrize("object_store_url", ["folder", "s3"], indirect=True)
 def big(size: int, seed: int = 1) -> bytes:
     return b"%PDF-1.7\n" + random.Random(seed).randbytes(size - 9)  # noqa: S311
 
@@ -49,10 +50,6 @@ def office(main: str) -> bytes:
         made.writestr("[Content_Types].xml", "<Types/>")
         made.writestr(main, os.urandom(100_000))
     return file.getvalue()
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def memory() -> int:
@@ -142,7 +139,7 @@ async def test_20_mb_interrupted_at_random_points_arrive_whole_in_bounded_memory
     assert peak - before < 48 * MB, f"grew by {(peak - before) / MB:.0f} MB, client and server together"
     _, back = await download(world, await ticket(world, anh, done.document.id))
     assert hashlib.sha256(back).hexdigest() == version.sha256
-    assert not [name for name in files(world.objects) if name.startswith(("uploads", "staging"))]
+    assert not [name for name in await world.stored() if name.startswith(("uploads", "staging"))]
 
 
 async def test_what_arrived_before_a_break_is_kept_also_when_it_is_less_than_a_part(
@@ -224,12 +221,12 @@ async def test_more_bytes_than_announced_are_refused_and_the_rest_stays_usable(w
 async def test_a_file_that_lies_about_its_type_is_refused_and_nothing_remains(
     world: Any, anh: str, data: bytes, filename: str, content_type: str, reason: str
 ) -> None:
-    before = files(world.objects)
+    before = await world.stored()
     upload = await begin(world, anh, len(data), filename=filename, content_type=content_type)
     with pytest.raises(InvalidInput) as error:
         await world.append(anh, upload.id, data)
     assert error.value.reason == reason
-    assert files(world.objects) == before
+    assert await world.stored() == before
     assert not (await world.call("ListDocuments", anh, vp.ListDocumentsRequest())).documents
     with pytest.raises(FailedPrecondition) as again:
         await world.append(anh, upload.id, data)
@@ -428,7 +425,7 @@ async def test_the_same_bytes_are_stored_once_and_survive_the_other_owner(
     digest = hashlib.sha256(data).hexdigest()
     mine, theirs = await world.upload(anh, data), await world.upload(binh, data)
     assert mine.id != theirs.id
-    assert [name for name in files(world.objects) if digest in name] == [f"sha256/{digest[:2]}/{digest}"]
+    assert [name for name in await world.stored() if digest in name] == [f"sha256/{digest[:2]}/{digest}"]
     _, back = await download(world, await ticket(world, binh, theirs.id))
     assert back == data
 
@@ -453,7 +450,7 @@ async def test_the_sweeper_finishes_what_a_crash_left_complete_and_drops_what_ex
 
     finished = (await world.call("GetUpload", anh, vp.GetUploadRequest(id=crashed.id))).upload
     assert finished.document_id
-    names = files(world.objects)
+    names = await world.stored()
     assert not [orphan for orphan in orphans if orphan in names]
     assert not [name for name in names if idle.id in name]
     _, back = await download(world, await ticket(world, anh, document.id))
