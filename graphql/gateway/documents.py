@@ -132,18 +132,22 @@ class Documents:
         """Raises Refused when the operation, with these variables, asks for too much."""
         cost = prepared.costs[operation.name.value if operation.name else ""].total(variables or {})
         if cost > self._limits.cost:
-            raise Refused(_error(f"The operation costs {cost}, more than {self._limits.cost}.", "TOO_COSTLY"))
+            told = f"The operation costs {cost}, more than {self._limits.cost}."
+            raise Refused(_error(told, "TOO_COSTLY", limit=self._limits.cost, cost=cost))
 
     def _prepare(self, text: str, key: str) -> Prepared:
         try:
             document = parse(text, max_tokens=self._limits.tokens, no_location=False)
         except GraphQLError as error:
+            if error.message.endswith("tokens. Parsing aborted."):
+                error = _error(error.message, "TOO_MANY_TOKENS", limit=self._limits.tokens)
             raise Refused(error) from None
         except RecursionError:
             raise Refused(_error("The document nests too deeply.", "TOO_DEEP")) from None
         aliases = text.count(":") and _aliases(document)
         if aliases > self._limits.aliases:
-            raise Refused(_error(f"More than {self._limits.aliases} aliases.", "TOO_MANY_ALIASES"))
+            told = f"More than {self._limits.aliases} aliases."
+            raise Refused(_error(told, "TOO_MANY_ALIASES", limit=self._limits.aliases))
         errors = validate(self._schema, document, max_errors=20)
         if errors:
             raise Refused(*errors)
@@ -158,7 +162,8 @@ class Documents:
                 name = definition.name.value if definition.name else ""
                 depth, children = self._measure(definition.selection_set, fragments, 1, [0])
                 if depth > self._limits.depth:
-                    raise Refused(_error(f"Deeper than {self._limits.depth} levels.", "TOO_DEEP"))
+                    told = f"Deeper than {self._limits.depth} levels."
+                    raise Refused(_error(told, "TOO_DEEP", limit=self._limits.depth))
                 costs[name] = _Cost(1, 1, children)
         return Prepared(key, document, costs)
 
@@ -218,8 +223,8 @@ def _aliases(document: DocumentNode) -> int:
     return count.found
 
 
-def _error(message: str, reason: str) -> GraphQLError:
-    return GraphQLError(message, extensions={"reason": reason})
+def _error(message: str, reason: str, **more: int) -> GraphQLError:
+    return GraphQLError(message, extensions={"reason": reason, **more})
 
 
 def read_trusted(path: str) -> dict[str, str]:

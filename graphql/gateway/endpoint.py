@@ -47,11 +47,12 @@ _ALIVE = 15.0  # seconds between comments on a quiet stream
 
 
 class BadRequest(Exception):
-    """Not a GraphQL request; `status` and one clear line."""
+    """Not a GraphQL request: `status`, one clear line, and a reason where people are told too."""
 
-    def __init__(self, status: int, message: str, **headers: str) -> None:
+    def __init__(self, status: int, message: str, reason: str = "", **headers: str) -> None:
         super().__init__(message)
         self.status = status
+        self.reason = reason
         self.headers = headers
 
 
@@ -239,8 +240,9 @@ class GraphQL:
                 )
             asked = await self._read(request)
         except BadRequest as error:
-            body = {"errors": [{"message": str(error), "extensions": {"code": "BAD_REQUEST"}}]}
-            return _response(error.status, body, media or _JSON, error.headers)
+            extensions = {"reason": error.reason} if error.reason else None
+            told = formatted(GraphQLError(str(error), extensions=extensions), _locale(request))
+            return _response(error.status, {"errors": [told]}, media or _JSON, error.headers)
         except ClientDisconnect:
             return Response(status_code=400)
         with tracer.start_as_current_span(
@@ -303,7 +305,7 @@ class GraphQL:
                 else:
                     given.pop(name, None)
             if len(request.url.query) > self.settings.max_body_bytes:
-                raise BadRequest(414, "The address is too long.")
+                raise BadRequest(414, "The address is too long.", "BODY_TOO_LARGE")
             return Asked.of(given)
         content_type = request.headers.get("content-type", "")
         kind, _, parameters = content_type.partition(";")
@@ -368,12 +370,12 @@ async def bounded(request: Request, limit: int) -> bytes:
     known."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise BadRequest(413, f"The body is longer than {limit} bytes.")
+        raise BadRequest(413, f"The body is longer than {limit} bytes.", "BODY_TOO_LARGE")
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise BadRequest(413, f"The body is longer than {limit} bytes.")
+            raise BadRequest(413, f"The body is longer than {limit} bytes.", "BODY_TOO_LARGE")
         parts.append(part)
     return b"".join(parts)
 
@@ -391,6 +393,10 @@ def locale_of(accept_language: str) -> str:
         if language in ("vi", "en") and weight > best:
             best, chosen = weight, language
     return chosen
+
+
+def _locale(request: Request) -> str:
+    return locale_of(request.headers.get("accept-language", "")) or "vi"
 
 
 def _accepted(accept: str) -> str | None:

@@ -4,17 +4,19 @@ masked."""
 from __future__ import annotations
 
 import logging
+import re
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from graphql import GraphQLError
 
-from gateway.messages import text
+from gateway.messages import MESSAGES, text
 from kit import errors
 from kit.errors import DomainError
 
 log = logging.getLogger(__name__)
+_MAPS = ("quantities",)  # fields of requests whose keys come from clients
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,32 @@ def problem(error: DomainError, locale: str) -> Problem | None:
         return ValidationProblem(
             error.reason,
             message,
-            [Violation(v.field, v.reason, text(v.reason, locale, kind="FIELD")) for v in error.violations],
+            violations(error, locale),
         )
     if kind is RateLimited:
         seconds = error.metadata.get("retry_after", "")
         return RateLimited(error.reason, message, int(float(seconds)) if seconds else None)
     return kind(error.reason, message)
+
+
+def violations(error: errors.InvalidInput, locale: str) -> list[Violation]:
+    """What is wrong, with the API's names and in the caller's language."""
+    return [
+        Violation(api_field(v.field), v.reason, text(v.reason, locale, kind="FIELD"))
+        for v in error.violations
+    ]
+
+
+def api_field(path: str) -> str:
+    """A field as the API names it: `fees[0].valid_to` of a service is `fees[0].validTo`.
+
+    What follows a map's name is a key that the client chose, and JSON pointers lead into the client's own
+    form: both stay.
+    """
+    if path.startswith("/"):
+        return path
+    names, dot, key = path.partition(".") if path.partition(".")[0] in _MAPS else (path, "", "")
+    return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), names) + dot + key
 
 
 def formatted(error: GraphQLError, locale: str) -> dict[str, Any]:
@@ -128,15 +150,14 @@ def formatted(error: GraphQLError, locale: str) -> dict[str, Any]:
         answer["path"] = error.path
     if original is None:
         answer["extensions"] = {"code": "BAD_REQUEST"} | (error.extensions or {})
+        if (reason := answer["extensions"].get("reason")) in MESSAGES:
+            answer["message"] = text(reason, locale)
     elif isinstance(original, DomainError) and type(original) in _CODES:
         code = _CODES[type(original)]
         answer["message"] = text(original.reason, locale, original.metadata, kind=code)
         answer["extensions"] = {"code": code, "reason": original.reason}
         if isinstance(original, errors.InvalidInput) and original.violations:
-            answer["extensions"]["violations"] = [
-                {"field": v.field, "reason": v.reason, "message": text(v.reason, locale, kind="FIELD")}
-                for v in original.violations
-            ]
+            answer["extensions"]["violations"] = [asdict(v) for v in violations(original, locale)]
     else:
         error_id = uuid.uuid4().hex
         log.error("unexpected failure %s at %s", error_id, error.path, exc_info=original)

@@ -26,9 +26,18 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "ID_INVALID": ("Mã định danh không đúng loại.", "Not an id of the right type."),
     "CURSOR_INVALID": ("Vị trí trang không hợp lệ.", "Not a cursor of this list."),
     "PAGE_SIZE_OUT_OF_RANGE": ("Mỗi trang có từ 1 đến 100 mục.", "A page has 1 to 100 items."),
+    "BODY_TOO_LARGE": ("Yêu cầu gửi lên quá lớn.", "The request is too large."),
+    "TOO_DEEP": ("Truy vấn lồng nhau quá sâu.", "The query nests too deeply."),
+    "TOO_COSTLY": ("Truy vấn đòi hỏi quá nhiều dữ liệu.", "The query asks for too much."),
+    "TOO_MANY_ALIASES": ("Truy vấn dùng quá nhiều bí danh.", "The query uses too many aliases."),
+    "TOO_MANY_TOKENS": ("Truy vấn quá dài.", "The query is too long."),
     "COOKIE_IMPOSSIBLE": ("Kết nối này không đặt được cookie.", "No cookie can be set on this connection."),
     "JSON_INVALID": ("Dữ liệu phải là một đối tượng JSON.", "It must be a JSON object."),
     "EMPTY_ANSWER": ("Kho giấy tờ không trả lời.", "The vault does not answer."),
+    "UPLOAD_STALLED": (
+        "Tệp đang tải lên bị ngừng; hãy tiếp tục từ chỗ đã gửi.",
+        "The upload stood still; go on from where it is.",
+    ),
     "TOO_SLOW": ("Luồng dữ liệu được đọc quá chậm.", "The stream is read too slowly."),
     # Everywhere
     "INVALID_INPUT": ("Thông tin gửi lên chưa đúng.", "What was sent is not right."),
