@@ -15,12 +15,14 @@ from typing import Any
 import grpc
 import httpx
 import jwt
+import nats
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from nats.js import JetStreamContext
 from pydantic import SecretStr
 from pymongo import MongoClient
 
@@ -127,6 +129,7 @@ class World:
     databases: Sequence[str]
     merchant: vnpay.Merchant
     issue: Issuer
+    jetstream: JetStreamContext
     kept: dict[str, Any] = field(default_factory=dict)
     rpcs: Mapping[str, MethodDescriptor] = field(default_factory=lambda: RPCS)
 
@@ -180,7 +183,7 @@ class World:
     # What is stored
 
     def stored(self) -> dict[str, Any]:
-        """Every document by database, collection and id, without the relay's housekeeping."""
+        """Every document by database, collection and id. Compare it from a quiet moment on."""
         found = {}
         for name in self.databases:
             if name.split("_")[1] in HIDDEN:
@@ -190,10 +193,28 @@ class World:
                 if collection in HIDDEN or collection == "attempts":
                     continue
                 for document in database[collection].find({}):
-                    for housekeeping in ("version", "outbox", "outbox_pending", "updated"):
-                        document.pop(housekeeping, None)
                     found[f"{name}/{collection}/{document['_id']}"] = document
         return found
+
+    async def quiet(self) -> None:
+        """Returns when no event is under way: what is stored then changes only by what a test does."""
+        async with asyncio.timeout(20):
+            calm = 0
+            while calm < 2:
+                calm = calm + 1 if await self._calm() else 0
+                await asyncio.sleep(0.01)
+
+    async def _calm(self) -> bool:
+        for name in self.databases:
+            database = self.mongo[name]
+            for collection in database.list_collection_names():
+                if database[collection].find_one({"outbox_pending": 1}):
+                    return False
+        for stream in await self.jetstream.streams_info():
+            for consumer in await self.jetstream.consumers_info(str(stream.config.name)):
+                if consumer.num_pending or consumer.num_ack_pending:
+                    return False
+        return True
 
     # What people have. Each makes something new of the owner's.
 
@@ -491,6 +512,8 @@ async def world(
             **common("payment"),
             vnpay_api_url="http://127.0.0.1:9/none",
             bank_api_url="http://127.0.0.1:9/none",
+            payment_ask_after=3600,
+            payment_retry_after=3600,
         )
         targets["payment_target"] = await start(_running(payment.bootstrap.build(paying)))
         targets["notify_target"] = await start(
@@ -505,6 +528,8 @@ async def world(
         assert own.private is not None
         mongo: MongoClient[dict[str, Any]] = MongoClient(mongo_url)
         stack.callback(mongo.close)
+        listener = await nats.connect(other_nats_url)
+        stack.push_async_callback(listener.close)
         world = World(
             channels=channels,
             tokens={},
@@ -514,6 +539,7 @@ async def world(
             databases=[f"contract_{name}_{run}" for name in channels],
             merchant=vnpay.Merchant(paying.vnpay_tmn_code, paying.vnpay_hash_secret.get_secret_value()),
             issue=Issuer(own.kid, own.private),
+            jetstream=listener.jetstream(),
         )
         world.tokens["service:importer"] = world.issue(Caller("importer", "service"))
         await world.do(

@@ -704,7 +704,7 @@ async def test_exactly_those_of_the_table_are_let_in(world: World, row: Row) -> 
     refused = [who for who in EVERYONE if who not in row.let_in]
     request = await make(world)
     answers = await asyncio.gather(*(world.call(row.rpc, request, who) for who in refused))
-    # The first one gets what the others were refused, so that it shows when a refusal did something all the same.
+    # The first one gets what the others were refused, so that it shows when a refusal did something.
     own = [request, *[await make(world) for _ in row.let_in[1:]]]  # what one does is not there for the next
     answers += [await world.call(row.rpc, mine, who) for who, mine in zip(row.let_in, own, strict=True)]
     everyone = [*refused, *row.let_in]
