@@ -30,6 +30,7 @@ from graphql import (
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLSchema,
+    GraphQLString,
     OperationDefinitionNode,
     OperationType,
     get_nullable_type,
@@ -61,9 +62,10 @@ Resolver = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Result:
-    """The answer: `data` is None when an error reached the root; `errors` have their paths. `refused` says
-    that the
-    variables did not fit and nothing was run."""
+    """The answer: `data` is None when an error reached the root; `errors` have their paths.
+
+    `refused` says that the variables did not fit and nothing was run.
+    """
 
     data: dict[str, Any] | None
     errors: list[GraphQLError]
@@ -145,15 +147,9 @@ async def _outcome(awaitable: Awaitable[Any]) -> Any:
 _Completer = Callable[[Any, _Run, Any], Any]
 
 
-@dataclass
-class Plan:
-    """One operation of a document, ready to run."""
-
-    operation: OperationDefinitionNode
-    fields: list[_Field]
-
-
 class _Field:
+    """One field of a selection set, ready to run."""
+
     __slots__ = (
         "arguments",
         "complete",
@@ -295,7 +291,7 @@ class _Compiler:
                 if not isinstance(concrete, GraphQLObjectType) or not self.schema.is_sub_type(
                     type_, concrete
                 ):
-                    raise GraphQLError(f"{type(value).__name__} is no member of {type_.name}.")
+                    raise TypeError(f"{type(value).__name__} is no member of {type_.name}")
                 member = members[concrete.name] = self.object(concrete, details)
             return member(value, run, slot)
 
@@ -306,7 +302,7 @@ def _non_null(inner: _Completer, node: FieldNode) -> _Completer:
     def complete(value: Any, run: _Run, slot: _Slot) -> Any:
         done = inner(value, run, slot)
         if done is None:
-            raise GraphQLError(f"Cannot return null for non-nullable field {node.name.value}.")
+            raise TypeError(f"null for the non-nullable field {node.name.value}")
         return done
 
     return complete
@@ -319,7 +315,7 @@ def _list(inner: _Completer, nullable: bool, nodes: list[FieldNode]) -> _Complet
         if isinstance(value, Exception):
             raise value
         if isinstance(value, str | bytes | Mapping):
-            raise GraphQLError(f"Expected a list for {nodes[0].name.value}.")
+            raise TypeError(f"{type(value).__name__} for the list {nodes[0].name.value}")
         out: list[Any] = []
         for index, item in enumerate(value):
             place = _Slot(slot, out, index, nullable)
@@ -350,9 +346,12 @@ def _leaf(type_: GraphQLLeafType) -> _Completer:
             return value
         if isinstance(value, Exception):
             raise value
-        done = coerce(value)
+        try:
+            done = coerce(value)
+        except GraphQLError:  # it would pass for a mistake of the client's, and tell the value
+            done = None
         if done is None:
-            raise TypeError(f"{type_.name} cannot represent {type(value).__name__}")
+            raise TypeError(f"{type_.name} cannot represent this {type(value).__name__}")
         return done
 
     def complete_int(value: Any, run: _Run, slot: _Slot) -> Any:
@@ -364,8 +363,7 @@ def _leaf(type_: GraphQLLeafType) -> _Completer:
 
 
 def _typename(name: str) -> GraphQLField:
-    from graphql import GraphQLString  # the meta field's own resolver needs more than our Info has
-
+    # The meta field's own resolver needs more than our Info has.
     return GraphQLField(GraphQLNonNull(GraphQLString), resolve=never_waits(lambda _source, _info: name))
 
 
@@ -380,7 +378,7 @@ class Executor:
 
     def __init__(self, schema: GraphQLSchema) -> None:
         self._schema = schema
-        self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[Any, ...], list[_Field]] = OrderedDict()
         self._switches: OrderedDict[tuple[str, str], tuple[str, ...]] = OrderedDict()
 
     async def execute(
@@ -402,14 +400,19 @@ class Executor:
         )
         if isinstance(coerced, list):
             return Result(None, coerced, refused=True)
-        plan = self._plan(document, operation, coerced, key)
+        try:
+            fields = self._plan(document, operation, coerced, key)
+        except GraphQLError as error:  # a null for the condition of a @skip or @include
+            return Result(None, [error])
         run = _Run(Info(context, self._schema), coerced)
         data: dict[str, Any] = {}
         try:
-            for field in plan.fields:
+            for field in fields:
                 field.run(root, data, run, None)
                 if operation.operation is OperationType.MUTATION:
                     await run.settle()
+                    if run.dead:  # the rest of the mutation must not happen unseen
+                        break
         except _Nulled:
             run.dead = True
         await run.settle()
@@ -417,22 +420,25 @@ class Executor:
 
     def _plan(
         self, document: DocumentNode, operation: OperationDefinitionNode, variables: VariableValues, key: str
-    ) -> Plan:
-        """The shape depends on the document and on the variables that @skip and @include look at."""
+    ) -> list[_Field]:
+        """The root fields. Their shape depends on the document and on the variables that @skip and @include
+        look at."""
         name = operation.name.value if operation.name else ""
         switches = self._switches.get((key, name))
         if switches is None:
             switches = self._switches[key, name] = _switches(document)
             _shrink(self._switches)
-        shape = (key, name, *(variables.coerced.get(switch) for switch in switches))
-        plan = self._plans.get(shape)
-        if plan is None:
-            compiler = _Compiler(self._schema, document, operation, variables)
-            plan = self._plans[shape] = Plan(operation, compiler.root())
+        given = (variables.coerced.get(switch) for switch in switches)
+        # Another operation of the document may use the name for something else: only booleans switch.
+        shape = (key, name, *(value if isinstance(value, bool) else None for value in given))
+        fields = self._plans.get(shape)
+        if fields is None:
+            fields = _Compiler(self._schema, document, operation, variables).root()
+            self._plans[shape] = fields
             _shrink(self._plans)
         else:
             self._plans.move_to_end(shape)
-        return plan
+        return fields
 
 
 def _shrink(cache: OrderedDict[Any, Any]) -> None:

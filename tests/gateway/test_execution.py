@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,7 +21,17 @@ from graphql import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.context import Context
+from gateway.errors import formatted
 from gateway.execution import Executor
+from gateway.live import Live
+from gateway.schema import schema as gateway_schema
+from gateway.schema import strawberry_schema
+from gateway.services import Services
+from gateway.settings import GatewaySettings
+from kit.auth import Caller
+from kit.errors import Forbidden
+from kit.grpc_client import connect
 
 SDL = """
 interface Node { id: ID! }
@@ -116,6 +128,25 @@ LEAVES = {
     "Thing": [],
     "Node": ["id"],
 }
+WORKSPACE = """query Workspace($dossiers: Int!, $notices: Int!, $id: ID!, $names: Boolean! = true) {
+  viewer {
+    __typename id kind ...Named @include(if: $names)
+    dossiers(first: $dossiers) {
+      edges { cursor node { ...Row } }
+      pageInfo { hasNextPage endCursor }
+    }
+    notices(first: $notices) { nodes { id title createTime readTime } }
+  }
+  again: viewer { id unreadNotices }
+  node(id: $id) { __typename id ... on Document { title } ... on Dossier { code } }
+  nothing: node(id: "x") { id }
+  track(code: "x") { code }
+}
+fragment Named on Account { id name }
+fragment Row on Dossier {
+  id code state createTime dueTime applicant { ...Named } receivingAgency { code name }
+  procedure { code name decision @skip(if: $names) } charges { id state amount { amount currency } }
+}"""
 DIRECTIVES = ["", "", "", " @skip(if: $yes)", " @include(if: $yes)", " @skip(if: false)"]
 
 
@@ -239,6 +270,107 @@ async def test_root_fields_of_a_mutation_run_one_after_another() -> None:
     assert isinstance(operation, OperationDefinitionNode)
     await Executor(schema).execute(document, operation, None, key="d")
     assert seen == ["a>", "<a", "b>", "<b", "c>", "<c"]
+
+
+async def test_a_mutation_ends_with_the_root_field_that_may_not_be_null() -> None:
+    schema = build_schema("type Query { a: Int } type Mutation { a: Int! b: Int! }")
+    seen: list[str] = []
+
+    async def fails(_root: Any, _info: Any) -> int:
+        seen.append("a")
+        raise ValueError("broken")
+
+    mutation = schema.mutation_type
+    assert mutation is not None
+    mutation.fields["a"].resolve = fails
+    mutation.fields["b"].resolve = lambda _root, _info: seen.append("b")
+    document = parse("mutation { a b }")
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    result = await Executor(schema).execute(document, operation, None, key="d")
+    assert result.data is None
+    assert [error.path for error in result.errors] == [["a"]]
+    assert seen == ["a"]
+
+
+async def test_a_variable_that_switches_in_one_operation_may_be_a_list_in_another() -> None:
+    schema = build_schema("type Query { a(of: [Int!]): Int }")
+    assert schema.query_type is not None
+    schema.query_type.fields["a"].resolve = lambda _root, _info, of=(): sum(of)
+    document = parse("query A($x: Boolean!) { a @skip(if: $x) } query B($x: [Int!]) { a(of: $x) }")
+    operation = document.definitions[1]
+    assert isinstance(operation, OperationDefinitionNode)
+    result = await Executor(schema).execute(document, operation, None, key="d", variables={"x": [1, 2]})
+    assert (result.data, result.errors) == ({"a": 3}, [])
+
+
+@pytest.mark.parametrize("text", ["{ a @skip(if: $x) { id } }", "{ a { id @skip(if: $x) } }"])
+async def test_a_null_condition_is_an_error_of_the_answer(text: str) -> None:
+    document = parse(f"query ($x: Boolean = true) {text}")
+    assert validate(SCHEMA, document) == []
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    executor = Executor(SCHEMA)
+    for variables in ({}, {"x": None}):
+        expected: Any = execute(SCHEMA, document, variable_values=variables)
+        got = await executor.execute(document, operation, None, key="d", variables=variables)
+        assert got.data == expected.data
+        assert [error.message for error in got.errors] == [error.message for error in expected.errors or []]
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"), [("Int", 2**40), ("Int!", None), ("[Int]", "12"), ("String", {"a": 1}), ("Union", 1)]
+)
+async def test_a_value_that_does_not_fit_is_a_fault_of_ours_and_not_told(type_: str, value: Any) -> None:
+    schema = build_schema(f"type A {{ id: ID }} union Union = A type Query {{ a: {type_} }}")
+    assert schema.query_type is not None
+    schema.query_type.fields["a"].resolve = lambda _root, _info: value
+    document = parse("{ a { __typename } }" if type_ == "Union" else "{ a }")
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    result = await Executor(schema).execute(document, operation, None, key="d")
+    told = formatted(result.errors[0], "en")
+    assert told["extensions"]["code"] == "INTERNAL"
+    assert told["message"].startswith("Something went wrong")
+
+
+async def test_strawberry_answers_the_same_on_the_bound_schema(
+    settings_for: Callable[..., GatewaySettings], fakes: Any, issue: Callable[..., str]
+) -> None:
+    """The schema stays an ordinary one: its plain resolvers work under Strawberry's executor too."""
+    services = Services(settings_for().targets, connect)
+    document = parse(WORKSPACE)
+    assert validate(gateway_schema(), document) == []
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    variables = {"dossiers": 20, "notices": 5, "id": b64encode(b"Document:document-1").decode()}
+    fakes.fail["GetUnreadCount"] = Forbidden("NOT_YOUR_ACCOUNT", "no")
+
+    def context() -> Context:
+        return Context(services, Live(), Caller("account-an", "citizen"), issue())
+
+    try:
+        expected = await strawberry_schema().execute(
+            print_ast(document),
+            variable_values=variables,
+            context_value=context(),
+            operation_name="Workspace",
+        )
+        rpcs = fakes.calls.copy()
+        fakes.calls.clear()
+        got = await Executor(gateway_schema()).execute(
+            document, operation, context(), key="workspace", variables=variables
+        )
+    finally:
+        await services.close()
+    assert expected.data is not None
+    assert got.data == expected.data
+    assert list(_order(got.data)) == list(_order(expected.data))
+    assert [error.path for error in got.errors] == [["again", "unreadNotices"]]
+    assert [(error.path, error.message) for error in got.errors] == [
+        (error.path, error.message) for error in expected.errors or []
+    ]
+    assert fakes.calls == rpcs
 
 
 async def test_the_kept_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
