@@ -56,6 +56,9 @@ class DossierSettings(Settings):
     upload_hours: float = Field(24.0, gt=0, description="hours until an unfinished upload is dropped")
     upload_open: int = Field(20, ge=1, description="unfinished uploads that an account may have")
     upload_streams: int = Field(8, ge=1, description="uploads taken in at once; more wait")
+    upload_idle_seconds: float = Field(
+        30.0, gt=0, description="seconds without a byte after which an upload gives its place to another"
+    )
     download_secret: SecretStr = Field(
         SecretStr(""),
         description="key of download tokens, the same for all replicas; required in production, "
@@ -128,7 +131,10 @@ def build(
         settings,
         servicers=[
             (add_DossierServiceServicer_to_server, DossierApi(ports)),
-            (add_VaultServiceServicer_to_server, VaultApi(ports, streams=settings.upload_streams)),
+            (
+                add_VaultServiceServicer_to_server,
+                VaultApi(ports, streams=settings.upload_streams, idle=settings.upload_idle_seconds),
+            ),
         ],
         database=database,
         stores=stores.all(),

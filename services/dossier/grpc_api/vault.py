@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from dossier import wire
 from dossier.domain.document import Details, Document, Purpose, Trust, Upload
 from dossier.handlers import Ports, uploads, vault
-from kit.errors import DomainError, FieldViolation, InvalidInput
+from kit.errors import DomainError, FieldViolation, InvalidInput, Unavailable
 from kit.grpc_server import current_caller
 from kit.mongo import Request
 from motcua.dossier.v1 import vault_pb2 as pb
@@ -24,11 +24,13 @@ _DRAINED, _DRAIN_SECONDS = 16 * 2**20, 5.0  # bytes and time spent on a client t
 
 class VaultApi(VaultServiceServicer):
     """Turns requests into calls of handlers, and what they answer into messages. At most `streams` uploads
-    are taken in at once, each with one part in memory; more wait."""
+    are taken in at once, each with one part in memory; more wait. A client that sends nothing for `idle`
+    seconds gives its place to them."""
 
-    def __init__(self, ports: Ports, *, streams: int) -> None:
+    def __init__(self, ports: Ports, *, streams: int, idle: float) -> None:
         self._ports = ports
         self._room = asyncio.Semaphore(streams)
+        self._idle = idle
         self._ending: set[asyncio.Task[Any]] = set()
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Any) -> pb.BeginUploadResponse:
@@ -58,7 +60,8 @@ class VaultApi(VaultServiceServicer):
     async def AppendUpload(
         self, requests: AsyncIterator[pb.AppendUploadRequest], context: Any
     ) -> pb.AppendUploadResponse:
-        first = await anext(aiter(requests), None)
+        requests = aiter(requests)
+        first = await anext(requests, None)
         if first is None:
             raise _bad("id", "REQUIRED")
         try:
@@ -82,12 +85,19 @@ class VaultApi(VaultServiceServicer):
         async with self._room:
             try:
                 await appending.write(_piece(first))
-                async for request in requests:
+                while (request := await self._next(requests)) is not None:
                     await appending.write(_piece(request))
             except BaseException:
                 await appending.close()  # what arrived before is kept
                 raise
             return await appending.finish()
+
+    async def _next(self, requests: AsyncIterator[pb.AppendUploadRequest]) -> pb.AppendUploadRequest | None:
+        try:
+            async with asyncio.timeout(self._idle):
+                return await anext(requests, None)
+        except TimeoutError:
+            raise Unavailable("UPLOAD_STALLED", "nothing arrives; go on from the stored offset") from None
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs it in a task of its own: when a client breaks off, gRPC ends the stream of requests and

@@ -72,8 +72,12 @@ async def begin_upload(
     digest, described = checked_sha256(sha256), details.checked()
     vault, desk = await _destination(ports, caller, purpose, document, dossier)
     at = ports.clock()
+    open_now = await ports.uploads.count({"owner": caller.subject, "open": 1})
 
-    def make(id: str) -> Upload:
+    def make(id: str) -> Upload:  # not called for a repeated request
+        if open_now >= ports.limits.open_uploads:
+            limit = ports.limits.open_uploads
+            raise RateLimited("TOO_MANY_UPLOADS", "finish or cancel one first", limit=limit)
         return Upload(
             id=id,
             owner=caller.subject,
@@ -91,9 +95,6 @@ async def begin_upload(
             created=at,
         )
 
-    open_now = await ports.uploads.count({"owner": caller.subject, "open": 1})
-    if open_now >= ports.limits.open_uploads:
-        raise RateLimited("TOO_MANY_UPLOADS", "finish or cancel one first", limit=ports.limits.open_uploads)
     return await ports.uploads.create(make, request)
 
 
