@@ -7,6 +7,7 @@ from datetime import UTC
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 
 from dossier import wire
 from dossier.domain.records import Attachment, Channel, FeeLine
@@ -33,7 +34,7 @@ class DossierApi(DossierServiceServicer):
             current_caller(),
             procedure_code=request.procedure_code,
             case=request.case_id,
-            form=MessageToDict(request.form),
+            form=_form(request.form),
             attachments=_attachments(request.attachments),
             receiving_agency=request.receiving_agency,
             channel=_channel(request.channel),
@@ -49,7 +50,7 @@ class DossierApi(DossierServiceServicer):
             current_caller(),
             request.id,
             case=request.case_id,
-            form=MessageToDict(request.form),
+            form=_form(request.form),
             attachments=_attachments(request.attachments),
             receiving_agency=request.receiving_agency,
             request=_remember(request),
@@ -70,7 +71,7 @@ class DossierApi(DossierServiceServicer):
             self._ports,
             current_caller(),
             request.id,
-            form=MessageToDict(request.form) if request.HasField("form") else None,
+            form=_form(request.form) if request.HasField("form") else None,
             attachments=_attachments(request.attachments),
             note=request.note,
             request=_remember(request),
@@ -309,6 +310,13 @@ class DossierApi(DossierServiceServicer):
 
 def _remember(request: Any) -> Request | None:
     return Request.of(current_caller(), request.request_id, request)
+
+
+def _form(message: Struct) -> dict[str, Any]:
+    try:
+        return MessageToDict(message)
+    except ValueError:  # infinity and NaN, which JSON does not know
+        raise _bad("form", "NOT_JSON") from None
 
 
 def _attachments(messages: Iterable[pb.Attachment]) -> list[Attachment]:

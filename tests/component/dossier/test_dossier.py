@@ -152,6 +152,16 @@ async def test_a_form_that_breaks_its_schema_is_told_by_pointer_and_nothing_chan
     assert (await world.get(anh, draft.id)).etag == draft.etag
 
 
+async def test_a_number_that_json_does_not_know_is_bad_input_and_no_fault_of_ours(
+    world: Any, anh: str
+) -> None:
+    request = pb.CreateDossierRequest(procedure_code="1.001193", receiving_agency=WARD)
+    request.form.update({"copies": float("inf")})
+    error = await world.refused("CreateDossier", anh, request)
+    assert isinstance(error, InvalidInput)
+    assert [(violation.field, violation.reason) for violation in error.violations] == [("form", "NOT_JSON")]
+
+
 async def test_a_document_of_the_wrong_type_or_in_an_unknown_component_is_told(world: Any, anh: str) -> None:
     document = await world.upload(anh, type="photo")
     draft = await world.draft(
