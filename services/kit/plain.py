@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from kit import clock
 
@@ -40,9 +40,14 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], value: Any) -> T:
-    """The stored value as `kind` again, checked. Raises pydantic's ValidationError when it does not fit."""
+    """The stored value as `kind` again, checked. Raises ValueError when it does not fit; it says where, but
+    not what is there: that may be personal data, and errors end up in logs."""
     adapter = cast("TypeAdapter[T]", _adapter(cast(Hashable, kind)))
-    return adapter.validate_python(value)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors())
+    raise ValueError(f"what is stored is no {kind.__name__}: {wrong}")
 
 
 @cache

@@ -32,7 +32,16 @@ def test_any_other_text_is_refused(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "inside", [5, None, {}, [], ["due", 1], ["due", None, "x"], ["due", 2**70, "x"], ["size", 1, "x"], "abc"]
+    "inside",
+    [
+        *(5, None, {}, [], "abc"),
+        ["due", 1],
+        ["due", None, "x"],
+        ["due", 2**70, "x"],
+        ["size", 1, "x"],
+        ["due", "\ud800", "x"],
+        ["due", 1, "\ud800"],
+    ],
 )
 def test_a_forged_token_is_refused(inside: Any) -> None:
     with pytest.raises(InvalidInput):
@@ -44,6 +53,12 @@ def test_going_on_keeps_the_narrower_limit() -> None:
     assert narrowed({"due": {"$gte": 1, "$lt": 3}}, "due", "$lt", 5) == {"due": {"$gte": 1, "$lt": 3}}
     assert narrowed({"due": {"$gt": 3}}, "due", "$gt", 5) == {"due": {"$gt": 5}}
     assert narrowed({"due": 4}, "due", "$lt", 5) == {"due": {"$in": [4], "$lt": 5}}
+
+
+def test_what_does_not_fit_is_told_without_its_value() -> None:
+    with pytest.raises(ValueError, match=r"Line: amount: int_parsing; at: \w+$") as caught:
+        from_plain(Line, {"amount": "079190000001a", "at": "Nguyễn Văn An"})
+    assert caught.value.__context__ is None, "a log would show it as well"
 
 
 class State(Enum):
