@@ -26,7 +26,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, S
 from opentelemetry import trace
 
 from kit import clock
-from kit.errors import Conflict, DomainError, Unavailable
+from kit.errors import Conflict, DomainError, RateLimited, Unauthenticated, Unavailable
 from kit.events import subject
 from kit.telemetry import EVENTS_HANDLED, parent_from, tracer
 
@@ -35,6 +35,9 @@ _ACK_WAIT = 10.0  # seconds of silence after which an event is given to another
 _PARALLEL = 8  # events handled at once when their order does not matter
 _FETCH = 2.0  # seconds that a fetch waits, and that a lost one costs after a reconnect
 _BACKOFF = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0, 30.0)  # seconds before the next attempt
+# Refusals that say nothing of the event: a lost race, or a called service that is busy or does not know our
+# token (its keys have just changed). They are worth all attempts.
+_PASSING = (Conflict, RateLimited, Unauthenticated)
 log = logging.getLogger(__name__)
 
 
@@ -233,7 +236,7 @@ class Consumer:
         except Unavailable as error:  # not the event's fault: as long as it takes
             return await self._again(message, event, tries, error)
         except DomainError as error:
-            if not isinstance(error, Conflict):
+            if not isinstance(error, _PASSING):
                 await self._bury(message, error.reason, error.message)
                 return "dead"
             reason, failure = error.reason, error

@@ -17,7 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, RawStreamMsg
 
 from kit import clock, consumer, dead
 from kit.consumer import DEAD, Consumer, Event, Subscription, provision_consumer, provision_stream
-from kit.errors import Conflict, FailedPrecondition, Unavailable
+from kit.errors import Conflict, FailedPrecondition, RateLimited, Unauthenticated, Unavailable
 from kit.events import subject
 from kit.ids import uuid7
 
@@ -131,7 +131,16 @@ async def test_the_handler_gets_the_event_whole(line: Line, eventually: Eventual
     assert abs((event.time - clock.now()).total_seconds()) < 30
 
 
-@pytest.mark.parametrize("failure", [Conflict("LOST_RACE"), Unavailable("AWAY"), RuntimeError("boom")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Conflict("LOST_RACE"),
+        Unavailable("AWAY"),
+        Unauthenticated("TOKEN_INVALID"),
+        RateLimited("BUSY"),
+        RuntimeError("boom"),
+    ],
+)
 async def test_what_may_pass_is_tried_again_and_keeps_its_place(
     line: Line, eventually: Eventually, failure: Exception
 ) -> None:
