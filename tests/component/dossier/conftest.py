@@ -295,6 +295,12 @@ class World:
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
 
+    async def dossier_of(self, method: str, who: str, message: Any) -> pb.Dossier:
+        """The dossier that a unary RPC answers."""
+        dossier = (await self.call(method, who, message)).dossier
+        assert isinstance(dossier, pb.Dossier)
+        return dossier
+
     async def refused(self, method: str, who: str, message: Any) -> DomainError:
         """The failure that a unary RPC answers."""
         with pytest.raises(DomainError) as caught:
@@ -312,7 +318,8 @@ class World:
                 yield vp.AppendUploadRequest(data=data[start : start + chunk])
 
         try:
-            answer = await self.vault.AppendUpload(requests(), metadata=self.metadata(who), timeout=60)
+            append: Any = self.vault.AppendUpload
+            answer = await append(requests(), metadata=self.metadata(who), timeout=60)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
         assert isinstance(answer, vp.AppendUploadResponse)
@@ -334,20 +341,20 @@ class World:
         )
         if not request.HasField("form"):
             request.form.update({"child": "Nguyễn Văn Bé", "born": "2026-11-01"})
-        return (await self.call("CreateDossier", who, request)).dossier
+        return await self.dossier_of("CreateDossier", who, request)
 
     async def submitted(self, who: str, **fields: Any) -> pb.Dossier:
         """A dossier in state 1."""
         made = await self.draft(who, **fields)
-        return (await self.call("SubmitDossier", who, pb.SubmitDossierRequest(id=made.id))).dossier
+        return await self.dossier_of("SubmitDossier", who, pb.SubmitDossierRequest(id=made.id))
 
     async def received(self, who: str, **fields: Any) -> pb.Dossier:
         """A dossier in state 2."""
         made = await self.submitted(who, **fields)
-        return (await self.call("ReceiveDossier", "reception", pb.ReceiveDossierRequest(id=made.id))).dossier
+        return await self.dossier_of("ReceiveDossier", "reception", pb.ReceiveDossierRequest(id=made.id))
 
     async def get(self, who: str, id: str) -> pb.Dossier:
-        return (await self.call("GetDossier", who, pb.GetDossierRequest(id=id))).dossier
+        return await self.dossier_of("GetDossier", who, pb.GetDossierRequest(id=id))
 
     async def stored(self) -> list[str]:
         """The keys of all objects there are."""

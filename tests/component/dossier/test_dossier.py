@@ -8,6 +8,7 @@ from typing import Any
 
 import nats
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from dossier.domain.records import Actor
 from dossier.domain.states import Party
@@ -33,7 +34,7 @@ from motcua.payment.v1 import events_pb2 as pay
 WARD, JUSTICE = "H32.15", "H32.05"
 
 
-def local(stamp: Any) -> datetime:
+def local(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(UTC).astimezone(VIETNAM)
 
 
