@@ -118,7 +118,7 @@ async def test_a_token_names_its_caller_and_keys_are_fetched_once() -> None:
         {"kind": None},
         {"exp": None},
         {"roles": "all"},
-        {"nbf": int(time.time()) + 600},
+        {"nbf": int(time.time()) + 86_400},
         {"exp": int(time.time()) - 60},
         {"algorithm": "HS256", "key": "public key as a secret, thirty-two bytes"},
         {"algorithm": "none", "key": ""},
