@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 World = Any
 
-EXAMPLES = 12  # of each RPC
+EXAMPLES = 8  # of each RPC
 CALLERS = (
     "nobody",
     "owner",
