@@ -302,6 +302,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "BAD_TRUST": ("Không thể xác nhận mức tin cậy này.", "An officer cannot give this trust."),
     "TRUSTED_MORE": ("Giấy tờ đã có mức tin cậy cao hơn.", "It is trusted more than that already."),
     "VERIFIED_ALREADY": ("Giấy tờ đã được xác nhận.", "The document is verified already."),
+    "VERSION_NOT_ATTACHED": (
+        "Phiên bản này không được nộp kèm hồ sơ.",
+        "This version was not attached to the dossier.",
+    ),
     "NEWER_VERSION": ("Giấy tờ đã có phiên bản mới hơn.", "There is a newer version."),
     # Payment
     "CHARGE_NOT_FOUND": ("Không có khoản phải nộp này.", "There is no such charge."),

@@ -146,12 +146,9 @@ async def create_download(
     ports: Ports, caller: Caller, id: str, *, version: int, purpose: str, dossier: str
 ) -> tuple[str, datetime]:
     """A token for reading one version for a few minutes, and when it ends. Anyone but the owner leaves a
-    record; an official says why."""
+    record; an official says why, and reads only what was given to the office."""
     document, through = await _seen(ports, caller, id)
     purpose = words("purpose", purpose, required=caller.kind == "official", limit=500)
-    wanted = document.version(version)
-    if wanted is None:
-        raise NotFound("DOCUMENT_NOT_FOUND", "the document has no such version", version=version)
     if caller.kind == "official" and dossier:
         seen = await open_dossier(ports, caller, dossier)
         uses = (
@@ -162,6 +159,14 @@ async def create_download(
         if id not in uses:
             raise Forbidden("NOT_IN_DOSSIER", "the document does not belong to this dossier")
         through = dossier
+    if caller.kind == "official":
+        given = await _versions_given(ports, document, through)
+        version = version or max(given, default=0)
+        if version not in given:
+            raise Forbidden("VERSION_NOT_ATTACHED", "this version was not attached", version=version)
+    wanted = document.version(version)
+    if wanted is None:
+        raise NotFound("DOCUMENT_NOT_FOUND", "the document has no such version", version=version)
     at = ports.clock()
     if caller.subject != document.owner:
         office = caller.kind == "official"
@@ -224,6 +229,17 @@ async def _seen(ports: Ports, caller: Caller, id: str) -> tuple[Document, str]:
     if not seen:
         raise no_document(id)
     return seen[0], through[id].id if id in through else ""
+
+
+async def _versions_given(ports: Ports, document: Document, through: str) -> set[int]:
+    """The versions that an office was given: attached to the dossier, its result, or scanned at its desk;
+    not what the owner had before or has added since."""
+    if not through or document.dossier == through:
+        return {1}
+    dossier = await ports.dossiers.get(through)
+    uses = await ports.accesses.page({"document": document.id, "act": Act.USE.value}, size=200)
+    attached = {a.version for a in dossier.attachments if a.document == document.id}
+    return attached | {use.version for use in uses.items if use.dossier == through}
 
 
 async def _log(ports: Ports, access: Access, id: str) -> None:
