@@ -54,9 +54,10 @@ _ATTEMPTS = 30  # lost races in a row before a change gives up
 _REMEMBER = timedelta(hours=24)  # how long a request id is remembered
 _WRITES = 16  # names of past writes kept in a document
 _MARKS = 1000  # requests and handled events kept in a document
-# Codes of a server that steps down, starts, or replicates slowly: what became of the write is unknown.
+# Codes of a server that steps down, starts, has forgotten a cursor or replicates slowly, and of a router that
+# finds no primary: what became of the write is unknown.
 _TRANSIENT = frozenset(
-    (6, 7, 24, 50, 64, 89, 91, 112, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436)
+    (6, 7, 24, 43, 50, 64, 89, 91, 112, 133, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436)
 )
 _OWN = frozenset(("_id", "version", "revision", "created", "updated", "state", "outbox", "outbox_pending"))
 
@@ -71,6 +72,9 @@ class Aggregate(Protocol):
 
 A = TypeVar("A", bound=Aggregate)
 T = TypeVar("T")
+
+Refused = PyMongoError
+"""What the database says that no waiting mends, such as that it does not let us in."""
 
 
 def connect(url: str, database: str) -> Database:
@@ -422,7 +426,7 @@ class Store(Generic[A]):
         raise Conflict("LOST_RACE", "too many others are changing it")
 
     async def pending(self, limit: int = 100) -> list[str]:
-        """Ids of aggregates with something to announce."""
+        """Ids of aggregates with something to announce, at most `limit`."""
         found = await patiently(
             lambda: self._collection.find({"outbox_pending": 1}, {"_id": 1}).limit(limit).to_list(None)
         )

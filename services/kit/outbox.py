@@ -21,6 +21,7 @@ from kit.mongo import Store
 from kit.telemetry import EVENTS_PUBLISHED, parent_from, traceparent, tracer
 
 _PARALLEL = 16  # aggregates published at the same time
+_LOOK = 100  # aggregates found at one look
 log = logging.getLogger(__name__)
 
 
@@ -55,14 +56,19 @@ class Relay:
 
     async def _look(self) -> None:
         while True:
+            pause = self._poll
             for store in self._stores:
                 try:
-                    for id in await store.pending():
-                        if (store.name, id) not in self._queued:
-                            self.wake(store, id)
+                    found = await store.pending(_LOOK)
                 except Unavailable as error:
                     log.warning("outbox of %s not read: %s", store.name, error)
-            await asyncio.sleep(self._poll)
+                    continue
+                for id in found:
+                    if (store.name, id) not in self._queued:
+                        self.wake(store, id)
+                if len(found) == _LOOK:  # there may be more
+                    pause = min(self._poll, 0.5)
+            await asyncio.sleep(pause)
 
     async def _work(self) -> None:
         own = asyncio.current_task()

@@ -81,6 +81,9 @@ class Service:
         except (OSError, DomainError) as error:
             await self.stop()
             raise CannotStart(f"{self.name}: {error}") from error
+        except mongo.Refused as error:
+            await self.stop()
+            raise CannotStart(f"{self.name}: the database at MONGODB_URL refuses: {error}") from error
         except BaseException:
             await self.stop()
             raise

@@ -127,6 +127,22 @@ async def test_what_a_crash_left_behind_is_found_by_looking(room: Room, eventual
         await eventually(room.count, within=3)
 
 
+async def test_a_crash_that_left_much_behind_is_caught_up_with_at_once(
+    room: Room, eventually: Eventually
+) -> None:
+    async def one() -> None:
+        lamp = await room.lamps.add(Lamp(uuid7()))
+        await room.lamps.change(lamp.id, Lamp.switch)
+
+    await asyncio.gather(*(one() for _ in range(250)))
+    async with relaying(room):  # looks once a minute when there is little to do
+
+        async def all_published() -> bool:
+            return await room.count() == 250
+
+        await eventually(all_published, within=30)
+
+
 async def test_a_crash_between_publishing_and_forgetting_publishes_once(
     room: Room, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry import trace
+from pymongo.errors import OperationFailure
 
 from kit import mongo, telemetry
 from kit.consumer import Event, Subscription
@@ -128,6 +129,18 @@ async def test_the_stand_in_is_refused_in_production(mongo_url: str, nats_url: s
     conf = settings(mongo_url, nats_url).model_copy(update={"environment": "production"})
     with pytest.raises(CannotStart, match="production needs a MongoDB replica set"):
         await Service("one", conf, database=database).start()
+
+
+async def test_a_database_that_does_not_let_us_in_is_said_in_one_line(
+    mongo_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(database: mongo.Database) -> str:
+        raise OperationFailure("Authentication failed.", 18)
+
+    monkeypatch.setattr(mongo, "kind_of", refuse)
+    database = mongo.connect(mongo_url, "test_refused")
+    with pytest.raises(CannotStart, match=r"^one: .*MONGODB_URL.*Authentication failed\.$"):
+        await Service("one", settings(mongo_url, nats_url), database=database).start()
 
 
 async def test_a_task_that_fails_is_started_again(
