@@ -52,13 +52,7 @@ def build(settings: GatewaySettings) -> ASGIApp:
         if request.method not in ("GET", "POST"):
             return PlainTextResponse("GET or POST", 405, headers={"allow": "GET, POST"})
         if settings.environment == "development" and graphiql.asked_for(request):
-            return HTMLResponse(
-                graphiql.PAGE,
-                headers={
-                    "content-security-policy": graphiql.POLICY,
-                    "cross-origin-opener-policy": "same-origin",
-                },
-            )
+            return HTMLResponse(graphiql.PAGE, headers={"content-security-policy": graphiql.POLICY})
         return await graphql(request)
 
     async def graphql_socket(socket: WebSocket) -> None:

@@ -32,6 +32,10 @@ from graphql import (
 )
 
 _KEPT = 1000  # documents
+_MOST = 2**31  # an Int is below
+_INTROSPECTION = {"__schema": 5000, "__type": 500}  # what they cost: the whole schema is a lot to answer
+_INTROSPECTION_DEPTH = 20  # levels that asking for the whole schema takes, with room
+_PAIRS = 2000  # pairs of fields in one place of the answer, which validation compares one by one
 
 
 class Refused(Exception):
@@ -59,6 +63,8 @@ class Prepared:
     key: str
     document: DocumentNode
     costs: dict[str, _Cost]
+    roots: dict[str, frozenset[str]]
+    """Names of the root fields by operation."""
 
     def operation(self, name: str | None) -> OperationDefinitionNode:
         """The operation to run. Raises Refused when the name does not say which."""
@@ -81,8 +87,8 @@ class _Cost:
     def total(self, variables: Mapping[str, Any]) -> int:
         times = self.times
         if isinstance(times, str):
-            given = variables.get(times)
-            times = given if isinstance(given, int) and given > 0 else self.fallback
+            given = variables.get(times)  # 100.0 is an Int too
+            times = int(given) if isinstance(given, int | float) and 0 < given < _MOST else self.fallback
         return 1 + times * sum([child.total(variables) for child in self.children])
 
 
@@ -148,29 +154,59 @@ class Documents:
         if aliases > self._limits.aliases:
             told = f"More than {self._limits.aliases} aliases."
             raise Refused(_error(told, "TOO_MANY_ALIASES", limit=self._limits.aliases))
-        errors = validate(self._schema, document, max_errors=20)
-        if errors:
-            raise Refused(*errors)
         fragments = {
             definition.name.value: definition
             for definition in document.definitions
             if isinstance(definition, FragmentDefinitionNode)
         }
-        costs = {}
+        self._check_repeats(document, fragments)
+        errors = validate(self._schema, document, max_errors=20)
+        if errors:
+            raise Refused(*errors)
+        costs, roots = {}, {}
         for definition in document.definitions:
             if isinstance(definition, OperationDefinitionNode):
                 name = definition.name.value if definition.name else ""
-                depth, children = self._measure(definition.selection_set, fragments, 1, [0])
+                fields, _ = _collected([definition.selection_set], fragments)
+                roots[name] = frozenset(field.name.value for field in fields)
+                depth, children = self._measure(
+                    definition.selection_set, fragments, _defaults(definition), 1, [0]
+                )
                 if depth > self._limits.depth:
                     told = f"Deeper than {self._limits.depth} levels."
                     raise Refused(_error(told, "TOO_DEEP", limit=self._limits.depth))
                 costs[name] = _Cost(1, 1, children)
-        return Prepared(key, document, costs)
+        return Prepared(key, document, costs, roots)
+
+    def _check_repeats(self, document: DocumentNode, fragments: Mapping[str, FragmentDefinitionNode]) -> None:
+        """Raises Refused when the same fields repeat so often that validation would take seconds."""
+        visited = pairs = 0
+        waiting = [
+            (0, [definition.selection_set])
+            for definition in document.definitions
+            if isinstance(definition, OperationDefinitionNode | FragmentDefinitionNode)
+        ]
+        while waiting:
+            level, sets = waiting.pop()
+            if level > self._limits.depth + _INTROSPECTION_DEPTH:  # also where fragments go round in circles
+                raise Refused(_error("The document nests too deeply.", "TOO_DEEP", limit=self._limits.depth))
+            places: dict[str, list[FieldNode]] = {}
+            fields, seen = _collected(sets, fragments)
+            visited += seen
+            for field in fields:
+                places.setdefault((field.alias or field.name).value, []).append(field)
+            for fields in places.values():
+                pairs += len(fields) * (len(fields) - 1) // 2
+                if pairs > _PAIRS or visited > self._limits.cost:
+                    raise Refused(_error("The same fields repeat too often.", "TOO_COSTLY"))
+                if inner := [field.selection_set for field in fields if field.selection_set]:
+                    waiting.append((level + 1, inner))
 
     def _measure(
         self,
         selections: SelectionSetNode,
         fragments: Mapping[str, FragmentDefinitionNode],
+        defaults: Mapping[str, int],
         level: int,
         visited: list[int],
     ) -> tuple[int, list[_Cost]]:
@@ -181,12 +217,15 @@ class Documents:
             if visited[0] > self._limits.cost:
                 raise Refused(_error("The fragments spread too far.", "TOO_COSTLY"))
             if isinstance(selection, FieldNode):
-                if selection.name.value.startswith("__"):
-                    continue  # introspection is deep by nature, and free
-                times, fallback = self._times(selection)
+                if selection.name.value.startswith("__"):  # deep by nature
+                    costs.append(_Cost(_INTROSPECTION.get(selection.name.value, 0), 0, [_Cost(1, 1, [])]))
+                    continue
+                times, fallback = self._times(selection, defaults)
                 depth, children = level, list[_Cost]()
                 if selection.selection_set is not None:
-                    depth, children = self._measure(selection.selection_set, fragments, level + 1, visited)
+                    depth, children = self._measure(
+                        selection.selection_set, fragments, defaults, level + 1, visited
+                    )
                 costs.append(_Cost(times, fallback, children))
             else:
                 inner = (
@@ -194,12 +233,12 @@ class Documents:
                     if isinstance(selection, FragmentSpreadNode)
                     else cast(InlineFragmentNode, selection).selection_set
                 )
-                depth, children = self._measure(inner, fragments, level, visited)
+                depth, children = self._measure(inner, fragments, defaults, level, visited)
                 costs.extend(children)
             deepest = max(deepest, depth)
         return deepest, costs
 
-    def _times(self, node: FieldNode) -> tuple[int | str, int]:
+    def _times(self, node: FieldNode, defaults: Mapping[str, int]) -> tuple[int | str, int]:
         """How often what is below a field counts: a number or the variable that says it, and its default."""
         default = self._pages.get(node.name.value, 1)
         for argument in node.arguments or ():
@@ -207,8 +246,40 @@ class Documents:
                 if isinstance(argument.value, IntValueNode):
                     return max(1, int(argument.value.value)), default
                 if isinstance(argument.value, VariableNode):
-                    return argument.value.name.value, default
+                    name = argument.value.name.value
+                    return name, defaults.get(name, default)
         return default, default
+
+
+def _defaults(operation: OperationDefinitionNode) -> dict[str, int]:
+    """The operation's variables that are a number unless given."""
+    return {
+        definition.variable.name.value: int(definition.default_value.value)
+        for definition in operation.variable_definitions or ()
+        if isinstance(definition.default_value, IntValueNode)
+    }
+
+
+def _collected(
+    sets: list[SelectionSetNode], fragments: Mapping[str, FragmentDefinitionNode]
+) -> tuple[list[FieldNode], int]:
+    """The fields of these selections and of their fragments, each spread once; and how much was looked at."""
+    fields: list[FieldNode] = []
+    seen = 0
+    spread: set[str] = set()
+    waiting = list(sets)
+    while waiting:
+        for selection in waiting.pop().selections:
+            seen += 1
+            if isinstance(selection, FieldNode):
+                fields.append(selection)
+            elif isinstance(selection, InlineFragmentNode):
+                waiting.append(selection.selection_set)
+            elif isinstance(selection, FragmentSpreadNode) and selection.name.value not in spread:
+                spread.add(selection.name.value)
+                if selection.name.value in fragments:  # validation tells of one that is not
+                    waiting.append(fragments[selection.name.value].selection_set)
+    return fields, seen
 
 
 def _aliases(document: DocumentNode) -> int:

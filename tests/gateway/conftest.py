@@ -174,6 +174,10 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
             agencies=[identity_pb2.Agency(code=code, name="UBND phường Nha Trang") for code in request.codes]
         )
 
+    async def SignUp(self, request: Any, context: Any) -> Any:
+        FAKES.seen("SignUp", request, context)
+        return identity_pb2.SignUpResponse(account=account())
+
     async def SignIn(self, request: Any, context: Any) -> Any:
         FAKES.seen("SignIn", request, context)
         return identity_pb2.SignInResponse(tokens=tokens(), account=account())

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,52 @@ async def test_a_token_that_is_no_good_is_401_and_nothing_runs(
     assert fakes.calls.total() == 0
 
 
+SESSIONS = {
+    "signUp": '{kind: PERSON, name: "An", citizenNumber: "079090000101", password: "Motcua@2026"}',
+    "signIn": '{identifier: "079090000101", password: "Motcua@2026"}',
+    "refreshSession": '{refreshToken: "r"}',
+    "signOut": '{refreshToken: "r"}',
+}
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+async def test_a_token_that_is_no_good_does_not_stand_in_the_way_of_a_better_one(
+    gateway: Any, fakes: Any, issue: Callable[..., str], name: str
+) -> None:
+    """Clients attach the token they have to every request."""
+    query = (
+        f"mutation {{ ...S }} fragment S on Mutation {{ {name}(input: {SESSIONS[name]}) {{ __typename }} }}"
+    )
+    rpc = name[0].upper() + name[1:]
+    for bearer in (issue(seconds=-60), "nonsense"):
+        assert await gateway.data(query, bearer=bearer) in (
+            {name: {"__typename": kind}} for kind in ("Account", "Session", "SignedOut")
+        )
+        assert "authorization" not in fakes.metadata[rpc]
+    await gateway.data(query)
+    assert fakes.metadata[rpc]["authorization"].startswith("Bearer ")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "mutation { signOut(input: {}) { __typename }"
+        ' markNoticesRead(input: {noticeIds: ["x"]}) { __typename } }',
+        'query signOut { signOut: node(id: "x") { id } }',
+        "query A { viewer { id } } mutation B { signOut(input: {}) { __typename } }",
+    ],
+)
+async def test_nothing_else_travels_with_it(
+    gateway: Any, fakes: Any, issue: Callable[..., str], query: str
+) -> None:
+    body = {"query": query, "operationName": "A" if "query A" in query else None}
+    response = await gateway.http.post(
+        "/graphql", json=body, headers={"authorization": f"Bearer {issue(seconds=-60)}"}
+    )
+    assert response.status_code == 401
+    assert fakes.calls.total() == 0
+
+
 # Limits
 
 
@@ -160,12 +207,42 @@ async def test_a_token_that_is_no_good_is_401_and_nothing_runs(
 async def test_a_document_beyond_the_limits_is_refused(
     gateway: Any, fakes: Any, query: str, reason: str | None
 ) -> None:
-    variables = {"n": 100} if "$n" in query else None
-    response = await gateway.ask(query, variables, headers={"accept": GRAPHQL})
-    assert response.status_code == 400
-    if reason is not None:
-        assert response.json()["errors"][0]["extensions"]["reason"] == reason
+    for variables in ({"n": 100}, {"n": 100.0}, {}) if "$n" in query else (None,):
+        response = await gateway.ask(query, variables, headers={"accept": GRAPHQL})
+        assert response.status_code == 400
+        if reason is not None:
+            assert response.json()["errors"][0]["extensions"]["reason"] == reason
     assert fakes.calls.total() == 0
+
+
+REPEATED = "viewer { dossiers { nodes { id } } } "
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{ " + "__typename " * 1900 + "}",
+        "{ " + "... { __typename } " * 400 + "}",
+        "{ " + REPEATED * 180 + "}",
+        "{ viewer { ...F } } fragment F on Account { dossiers { nodes { ...G } } } fragment G on Dossier { "
+        + "code " * 100
+        + "}",
+        " ".join(f"fragment F{i} on Query {{ {REPEATED} }}" for i in range(100))
+        + "{ "
+        + " ".join(f"...F{i}" for i in range(100))
+        + " }",
+        "{ ...F } fragment F on Query { " + "... { " * 50 + "a: node { ...F } b: node { ...F }" + " }" * 51,
+        "{ "
+        + " ".join(f"a{i}: __schema {{ types {{ fields {{ type {{ name }} }} }} }}" for i in range(30))
+        + " }",
+    ],
+)
+async def test_a_document_that_is_short_but_slow_is_refused_soon(gateway: Any, query: str) -> None:
+    """Validation compares repeated fields pair by pair, and the schema itself is a large answer."""
+    started = time.process_time()
+    response = await gateway.ask(query, headers={"accept": GRAPHQL})
+    assert response.json()["errors"][0]["extensions"]["reason"] in ("TOO_COSTLY", "TOO_DEEP")
+    assert time.process_time() - started < 1
 
 
 async def test_fragments_that_multiply_are_refused(gateway: Any) -> None:
@@ -226,6 +303,7 @@ async def test_graphiql_is_there_in_development_only_with_a_policy_of_its_own(
         page = await development.http.get("/graphql", headers={"accept": "text/html,*/*;q=0.8"})
         assert "GraphiQL" in page.text
         assert "unpkg.com" in page.headers["content-security-policy"]
+        assert page.headers.get_list("cross-origin-opener-policy") == ["same-origin"]
         other = await development.ask("{ __typename }")
         assert other.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
 
