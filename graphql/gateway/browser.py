@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http.cookies import SimpleCookie
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
@@ -58,7 +57,8 @@ def origin_allowed(settings: GatewaySettings, headers: Mapping[str, str]) -> boo
         return True
     if settings.public_url:
         return origin == settings.public_url
-    return urlsplit(origin).netloc == headers.get("host", "") != ""
+    host = headers.get("host", "")
+    return host != "" and origin in (f"http://{host}", f"https://{host}")
 
 
 class Browser:

@@ -90,10 +90,10 @@ class Files:
         return response
 
     async def _create(self, request: Request, context: Context, _id: str) -> Response:
-        size = request.headers.get("upload-length", "")
-        if not size.isdigit():
+        size = _number(request.headers.get("upload-length", ""))
+        if size is None:
             return Response("Upload-Length is needed", 400)
-        if int(size) > self._settings.max_upload_bytes:
+        if size > self._settings.max_upload_bytes:
             return Response("too long", 413)
         given = _metadata(request.headers.get("upload-metadata", ""))
         if given is None:
@@ -102,7 +102,7 @@ class Files:
             self._vault.BeginUpload,
             pb.BeginUploadRequest(
                 purpose=pb.UPLOAD_PURPOSE_DOCUMENT,
-                size=int(size),
+                size=size,
                 filename=given.get("filename", ""),
                 content_type=given.get("filetype", ""),
                 type=given.get("type", ""),
@@ -131,16 +131,16 @@ class Files:
     async def _patch(self, request: Request, context: Context, id: str) -> Response:
         if request.headers.get("content-type", "") != "application/offset+octet-stream":
             return Response("Content-Type must be application/offset+octet-stream", 415)
-        offset = request.headers.get("upload-offset", "")
-        if not offset.isdigit():
+        offset = _number(request.headers.get("upload-offset", ""))
+        if offset is None:
             return Response("Upload-Offset is needed", 400)
         known = (await context.call(self._vault.GetUpload, pb.GetUploadRequest(id=id))).upload
-        if int(offset) != known.offset:
+        if offset != known.offset:
             return _described(known, 409)
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(offset) + int(length) > known.size:
+        length = _number(request.headers.get("content-length", ""))
+        if length is not None and offset + length > known.size:
             return Response("more bytes than were announced", 413)
-        body = _Body(request, id, int(offset), known.size)
+        body = _Body(request, id, offset, known.size)
         try:
             reply = await self._vault.AppendUpload(body.messages(), metadata=context.metadata)
         except grpc.aio.AioRpcError as error:
@@ -252,6 +252,11 @@ def _described(upload: pb.Upload, status: int) -> Response:
     return Response(status_code=status, headers=headers)
 
 
+def _number(header: str) -> int | None:
+    """The number that a header is, or None: other than ASCII digits, and more of them than a size has."""
+    return int(header) if re.fullmatch(r"[0-9]{1,18}", header) else None
+
+
 def _metadata(header: str) -> dict[str, str] | None:
     """Upload-Metadata as names and values, or None when it is malformed."""
     found = {}
@@ -268,7 +273,7 @@ def byte_range(header: str, size: int) -> tuple[int, int] | tuple[()] | None:
     """Start and stop (exclusive) of a Range header; () when nothing of it is there, None when it is to be
     ignored
     (another unit, several ranges, malformed). RFC 9110, 14.1.2."""
-    match = re.fullmatch(r"bytes\s*=\s*(\d*)-(\d*)", header.strip())
+    match = re.fullmatch(r"bytes\s*=\s*([0-9]{0,18})-([0-9]{0,18})", header.strip())
     if match is None or not any(match.groups()):
         return None
     first, last = match.groups()

@@ -31,6 +31,8 @@ APP = "https://app.example.vn"
         ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": f"{APP}.evil.example"}, 403),
+        ({"origin": "http://[broken"}, 403),
+        ({"origin": "http://"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),
     ],
@@ -114,6 +116,18 @@ async def test_a_cookie_that_is_no_good_is_taken_away(gateway: Any, fakes: Any) 
     response = await gateway.ask(REFRESH, {"input": {}}, bearer="", headers=sent)
     assert response.json()["data"]["refreshSession"]["reason"] == "SESSION_ENDED"
     assert SimpleCookie(response.headers["set-cookie"])["__Secure-motcua-refresh"]["max-age"] == "0"
+
+
+async def test_a_session_is_not_renewed_by_cookie_where_the_new_one_cannot_be_set(
+    gateway: Any, fakes: Any
+) -> None:
+    """A stream's headers are gone already: the new token would be lost, and the old one is used up."""
+    sent = {"cookie": "__Secure-motcua-refresh=refresh-0", "accept": "text/event-stream"}
+    response = await gateway.ask(REFRESH, {"input": {}}, bearer="", headers=sent)
+    assert '"__typename":"ValidationProblem"' in response.text
+    assert fakes.calls["RefreshSession"] == 0
+    response = await gateway.ask(REFRESH, {"input": {"refreshToken": "mine"}}, bearer="", headers=sent)
+    assert '"refreshToken":"refresh-1"' in response.text
 
 
 async def test_no_refresh_token_at_all_is_unauthenticated(gateway: Any, fakes: Any) -> None:

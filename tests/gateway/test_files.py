@@ -82,6 +82,8 @@ async def test_head_tells_where_to_go_on(gateway: Any, fakes: Any, signed: dict[
         ({"upload-offset": "3"}, 409),
         ({"upload-offset": "x"}, 400),
         ({"upload-offset": "-1"}, 400),
+        ({"upload-offset": "²"}, 400),
+        ({"upload-offset": "9" * 5000}, 400),
         ({"content-type": "application/json"}, 415),
     ],
 )
@@ -90,9 +92,19 @@ async def test_a_patch_that_breaks_the_protocol_changes_nothing(
 ) -> None:
     fakes.upload_size = 10
     headers = signed | {"upload-offset": "0", "content-type": "application/offset+octet-stream"} | changed
-    response = await gateway.http.patch("/files/upload-1", content=b"12345", headers=headers)
+    raw = {name: value.encode("latin-1") for name, value in headers.items()}
+    response = await gateway.http.patch("/files/upload-1", content=b"12345", headers=raw)
     assert response.status_code == status
     assert fakes.calls["AppendUpload"] == 0
+
+
+@pytest.mark.parametrize(("length", "status"), [("²", 400), ("9" * 5000, 400), ("9" * 18, 413), ("-1", 400)])
+async def test_an_upload_of_no_length_or_too_much_is_not_created(
+    gateway: Any, fakes: Any, signed: dict[str, str], length: str, status: int
+) -> None:
+    raw = {name: value.encode("latin-1") for name, value in (signed | {"upload-length": length}).items()}
+    assert (await gateway.http.post("/files", headers=raw)).status_code == status
+    assert fakes.calls["BeginUpload"] == 0
 
 
 async def test_more_bytes_than_announced_are_refused(
@@ -181,6 +193,7 @@ async def test_the_method_may_be_overridden(gateway: Any, fakes: Any, signed: di
         ("lines=1-2", 200, slice(0, 5000), None),
         ("bytes=5000-", 416, slice(0, 0), "bytes */5000"),
         ("bytes=-0", 416, slice(0, 0), "bytes */5000"),
+        (f"bytes=0-{'9' * 5000}", 200, slice(0, 5000), None),
     ],
 )
 async def test_ranges(

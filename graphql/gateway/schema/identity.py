@@ -320,6 +320,14 @@ class IdentityQuery:
         return await connect(first, after, fetch)
 
 
+def _cookie_possible(context: Context, field: str) -> None:
+    """Raises InvalidInput of the field on a transport whose answers have no headers: sockets and streams."""
+    if not context.session.possible:
+        raise InvalidInput(
+            violations=[FieldViolation(field, "COOKIE_IMPOSSIBLE", "no cookie can be set on this transport")]
+        )
+
+
 def _session(context: Context, reply: Any, *, cookie: bool) -> OpenSession:
     tokens = reply.tokens
     if cookie:
@@ -351,12 +359,8 @@ class IdentityMutation:
     async def sign_in(self, info: Info, input: SignInInput) -> Any:
         context: Context = info.context
         cookie = input.delivery is TokenDelivery.COOKIE
-        if cookie and not context.session.possible:
-            raise InvalidInput(
-                violations=[
-                    FieldViolation("delivery", "COOKIE_IMPOSSIBLE", "no cookie can be set on this transport")
-                ]
-            )
+        if cookie:
+            _cookie_possible(context, "delivery")
         request = pb.SignInRequest(
             identifier=input.identifier,
             password=input.password,
@@ -374,6 +378,8 @@ class IdentityMutation:
             raise Unauthenticated(
                 "SIGN_IN_REQUIRED", "no refresh token, neither in the input nor in a cookie"
             )
+        if not input.refresh_token:
+            _cookie_possible(context, "refreshToken")  # else the new token is lost, and the session with it
         request = pb.RefreshSessionRequest(refresh_token=token, client_address=context.client_address)
         try:
             reply = await context.call(context.services.identity.RefreshSession, request)
