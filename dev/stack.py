@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -37,7 +38,10 @@ class PartFailed(Exception):
 
 
 class Stack:
-    """Starts, watches and stops the parts, or `only` some. `say` is told each step as one line of text."""
+    """Starts, watches and stops the parts, or `only` some. `say` is told each step as one line of text.
+
+    Raises Problem when the data folder cannot be written to or a tool is missing.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Stack:
         say: Callable[[str], None] = lambda line: None,
         only: Collection[str] = (),
     ) -> None:
+        _check_writable(options.data)
         self.options = options
         self.addresses = addresses(options)
         self._say = say
@@ -229,17 +234,32 @@ def _is_taken(data: Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return False
 
 
+def _check_writable(data: Path) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=data):
+            pass
+    except OSError as error:
+        raise Problem(
+            f"{data} cannot hold data ({error.strerror}); DATA_DIR=… names another folder"
+        ) from None
+
+
 def _take(data: Path) -> IO[str]:
     """Holds the data folder for this process; the kernel lets go when the process ends, however it ends."""
-    refuse_second(data)
-    data.mkdir(parents=True, exist_ok=True)
     lock = open(data / "lock", "a+")  # noqa: SIM115
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    while True:
+        refuse_second(data)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:  # another start was faster, or somebody is looking
+            time.sleep(0.01)
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
