@@ -70,7 +70,12 @@ def from_environment(environ: Mapping[str, str]) -> Options:
 
 
 def private(data: Path, environ: Mapping[str, str] = os.environ) -> Options:
-    """Options of a stack for tests and tools: its own data folder, free ports, the store `make run` takes."""
+    """Options of a stack for tests and tools: its own data folder, free ports, the store `make run` takes.
+
+    Such a stack has the demo accounts, whose password is known: raises Problem where that must not be.
+    """
+    if environ.get("ENVIRONMENT") == "production":
+        raise Problem("ENVIRONMENT=production: what starts a stack of its own brings demo accounts along")
     return Options(data.resolve(), "development", environ.get("MONGODB_URL", ""), choose_ports({}))
 
 

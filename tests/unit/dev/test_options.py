@@ -54,6 +54,11 @@ def test_production_refuses_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> Non
         from_environment({"ENVIRONMENT": "production", "GATEWAY_PORT": "20124"})
 
 
+def test_a_private_stack_brings_no_demo_accounts_to_production(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="demo accounts"):
+        private(tmp_path, {"ENVIRONMENT": "production", "MONGODB_URL": "mongodb://db"})
+
+
 def test_a_private_stack_has_its_own_folder_and_the_store_that_is_set(tmp_path: Path) -> None:
     options = private(tmp_path, {"MONGODB_URL": "mongodb://db"})
     assert (options.data, options.mongodb_url) == (tmp_path, "mongodb://db")
