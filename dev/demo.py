@@ -18,7 +18,7 @@ from dev.person import Surprise
 
 
 def main() -> int:
-    """0 when everything went as it should, 1 for a surprise, 2 for something to put right."""
+    """0 when everything went as it should, 1 for a surprise, 2 for something to put right, 130 for Ctrl-C."""
     console = Console(highlight=False, soft_wrap=True)
     try:
         return asyncio.run(demo(console))
@@ -28,6 +28,8 @@ def main() -> int:
     except (Problem, stack.PartFailed) as problem:
         console.print(f"[bold red]{escape(str(problem))}[/]")
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 async def demo(console: Console) -> int:

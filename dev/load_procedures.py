@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     except (Problem, PartFailed) as problem:
         print(f"import: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -218,7 +218,8 @@ def _targets(where: Addresses) -> dict[str, str]:
 
 def loader_environment(data: Path, where: Addresses) -> dict[str, str]:
     """Settings of `python -m catalog.load` for the stack that has this data folder and these addresses."""
-    return {**_targets(where), "SERVICE_SECRET": Keys(data / "secrets").services[IMPORTER]}
+    secret = Keys(data / "secrets").services[IMPORTER]
+    return {**_targets(where), "SERVICE_NAME": IMPORTER, "SERVICE_SECRET": secret}
 
 
 def _module(name: str, *arguments: str) -> list[str]:

@@ -13,6 +13,7 @@ import asyncio
 import gzip
 import json
 import sys
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class Outcome:
 def batches(path: Path) -> Iterator[list[str]]:
     """The records of a file in pieces of bounded size, a larger record alone; empty lines are none.
 
-    Raises OSError, UnicodeError.
+    Raises OSError, UnicodeError, EOFError, zlib.error.
     """
     piece: list[str] = []
     size = 0
@@ -108,7 +109,7 @@ def _open(path: Path) -> IO[str]:
 async def import_file(
     stub: catalog_pb2_grpc.CatalogServiceAsyncStub, path: Path, progress: Progress
 ) -> Outcome:
-    """Streams a file to the catalogue. Raises OSError, UnicodeError, AioRpcError."""
+    """Streams a file to the catalogue. Raises AioRpcError and what `batches` raises."""
     whole = Outcome()
     bar = progress.add_task(path.name, total=sum(len(piece) for piece in batches(path)))
     pieces = batches(path)
@@ -227,8 +228,10 @@ def main() -> None:
     console = Console()
     try:
         outcome = asyncio.run(run(arguments, LoadSettings(), console))
-    except* (grpc.aio.AioRpcError, DomainError, OSError, UnicodeError) as group:
+    except* (grpc.aio.AioRpcError, DomainError, OSError, UnicodeError, EOFError, zlib.error) as group:
         _fail(group.exceptions[0])
+    except* KeyboardInterrupt:
+        sys.exit(130)
     if outcome.problems:
         console.print(table_of(outcome.problems))
     if arguments.report:

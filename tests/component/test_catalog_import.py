@@ -208,10 +208,13 @@ def test_a_missing_file_gets_one_clear_line(
     assert "nowhere.jsonl" in told[0]
 
 
-def test_a_file_that_is_no_gzip_gets_one_clear_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize(
+    "content", [b"plain", gzip.compress(bytes(1000))[:-9], gzip.compress(b"")[:10] + b"?"]
+)
+def test_a_file_that_is_no_whole_gzip_gets_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes
 ) -> None:
-    (tmp_path / "p.jsonl.gz").write_text("plain")
+    (tmp_path / "p.jsonl.gz").write_bytes(content)
     assert command(monkeypatch, str(tmp_path / "p.jsonl.gz")) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
