@@ -409,12 +409,13 @@ async def remind(ports: Ports, limit: int = 100) -> int:
                     **desk_of(deadline),
                 ),
             )
-        await ports.deadlines.change(deadline.id, partial(_note, at=now))
+        await ports.deadlines.change(deadline.id, partial(_note, due=deadline.due, at=now))
     return len(page.items)
 
 
-def _note(deadline: Deadline, at: datetime) -> None:
-    deadline.remind(at)
+def _note(deadline: Deadline, due: datetime | None, at: datetime) -> None:
+    if deadline.due == due:  # else it has got another one meanwhile, of which nobody has been reminded
+        deadline.remind(at)
 
 
 def desk_of(deadline: Deadline) -> dict[str, Any]:

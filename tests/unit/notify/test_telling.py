@@ -325,6 +325,30 @@ async def test_a_crash_between_reminding_and_noting_it_reminds_once(ports: Ports
     assert kinds.count("desk_overdue") == 1
 
 
+async def test_a_due_time_that_changes_while_officials_are_reminded_is_reminded_of_as_well(
+    ports: Ports, time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seat(ports, "ce", "examiner")
+    await happen(ports, dossier.PaymentSettled(dossier=ref()))
+    sent = ports.notices.kept  # type: ignore[attr-defined]
+    sent.clear()
+    time.at = DUE
+    create = ports.notices.create
+
+    async def overtaken(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(ports.notices, "create", create)
+        await ports.deadlines.change(ref().dossier_id, later)
+        return await create(*args, **kwargs)
+
+    def later(deadline: Any) -> None:
+        deadline.due, deadline.reminded = DUE + timedelta(hours=1), ()
+
+    monkeypatch.setattr(ports.notices, "create", overtaken)
+    while await handlers.remind(ports):
+        pass
+    assert [notice.kind for notice in sent.values()] == ["desk_overdue", "desk_due_soon"]
+
+
 @pytest.mark.parametrize(
     "state",
     [dossier_pb2.DOSSIER_STATE_SUPPLEMENT_REQUESTED, dossier_pb2.DOSSIER_STATE_STOPPED],
