@@ -181,7 +181,7 @@ class TransferBank:
             "amount": payment.received,
         }
         answer = await _signed_post(self._http, f"{self._api_url}/refunds", body, self._secret, rows=False)
-        code = str(answer["code"])
+        code = str(answer.get("code", "99"))
         if code in ("00", "94"):
             return vnpay.RefundAnswer.ACCEPTED, code
         return (vnpay.RefundAnswer.LATER if code == "99" else vnpay.RefundAnswer.REFUSED), code
