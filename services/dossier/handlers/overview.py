@@ -91,8 +91,7 @@ async def batch_get_dossiers(ports: Ports, caller: Caller, ids: Sequence[str]) -
     """Those that exist and that the caller may see."""
     if len(ids) > 100:
         raise InvalidInput("TOO_MANY", "at most 100 at once")
-    views = [await look(ports, caller, dossier) for dossier in await ports.dossiers.batch(list(ids))]
-    return [view for view in views if view is not None]
+    return await look(ports, caller, await ports.dossiers.batch(list(ids)))
 
 
 @allow(CITIZEN)

@@ -59,26 +59,35 @@ def office_sees(caller: Caller, dossier: Dossier) -> bool:
     return not set(agencies_of(caller)).isdisjoint([*dossier.agencies, *desk])
 
 
-async def look(ports: Ports, caller: Caller, dossier: Dossier) -> View | None:
-    """The dossier as the caller sees it; None when it is none of their business."""
+async def look(ports: Ports, caller: Caller, dossiers: Iterable[Dossier]) -> list[View]:
+    """Those of the dossiers that are the caller's business, as the caller sees them. Identity is asked once
+    for each applicant, however many dossiers there are."""
+    dossiers = list(dossiers)
     if caller.kind == "service":
-        return View(dossier, actor(caller, dossier, speaks=False)) if caller.subject in _SERVICES else None
+        seen = dossiers if caller.subject in _SERVICES else []
+        return [View(d, actor(caller, d, speaks=False)) for d in seen]
     if caller.kind == "official":
-        return View(dossier, actor(caller, dossier, speaks=False)) if office_sees(caller, dossier) else None
-    if await speaks_for(ports, caller, dossier.applicant, "FILE"):
-        return View(dossier, actor(caller, dossier, speaks=True))
-    if await speaks_for(ports, caller, dossier.applicant, "READ"):
-        return View(dossier, actor(caller, dossier, speaks=False))
-    return None
+        return [View(d, actor(caller, d, speaks=False)) for d in dossiers if office_sees(caller, d)]
+    files, reads = set[str](), set[str]()
+    for applicant in {dossier.applicant for dossier in dossiers}:
+        if await speaks_for(ports, caller, applicant, "FILE"):
+            files.add(applicant)
+        elif await speaks_for(ports, caller, applicant, "READ"):
+            reads.add(applicant)
+    return [
+        View(d, actor(caller, d, speaks=d.applicant in files))
+        for d in dossiers
+        if d.applicant in files or d.applicant in reads
+    ]
 
 
 async def open_dossier(ports: Ports, caller: Caller, id: str) -> View:
     """The dossier, if the caller may see it. Raises NotFound."""
     dossier = await ports.dossiers.find(id)
-    seen = None if dossier is None else await look(ports, caller, dossier)
-    if seen is None:
+    seen = [] if dossier is None else await look(ports, caller, [dossier])
+    if not seen:
         raise not_there(id)
-    return seen
+    return seen[0]
 
 
 async def visible_documents(

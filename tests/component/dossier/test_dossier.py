@@ -224,6 +224,26 @@ async def test_a_delegate_files_for_another_with_their_document_while_the_delega
     )
 
 
+async def test_identity_is_asked_once_for_an_applicant_however_many_dossiers_a_delegate_reads(
+    world: Any, anh: str, binh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.lend(anh, binh, idp.DELEGATION_SCOPE_READ)
+    mine = [await world.draft(anh, attachments=[]) for _ in range(4)]
+    asked = []
+    may_act = world.ports.identity.may_act
+
+    async def counted(*question: str) -> bool:
+        asked.append(question)
+        return bool(await may_act(*question))
+
+    monkeypatch.setattr(world.ports.identity, "may_act", counted)
+    batch = pb.BatchGetDossiersRequest(ids=[dossier.id for dossier in mine])
+    found = (await world.call("BatchGetDossiers", binh, batch)).dossiers
+    assert [dossier.id for dossier in found] == [dossier.id for dossier in mine]
+    assert not any(dossier.allowed_actions for dossier in found)
+    assert asked == [(anh, binh, "FILE"), (anh, binh, "READ")]
+
+
 async def test_a_desk_files_for_the_person_before_it_with_a_scan_of_its_own(world: Any, anh: str) -> None:
     request = pb.CreateDossierRequest(
         procedure_code="1.001193", receiving_agency=WARD, applicant_id=anh, support_point=WARD
