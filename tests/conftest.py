@@ -91,9 +91,10 @@ def _initiate(port: int) -> None:
             time.sleep(0.1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`NATS_URL`, else a nats-server with JetStream and a store of its own."""
+    """`NATS_URL`, else a nats-server with JetStream for each test module: what one service announces in its
+    tests would be heard by the next."""
     if given := os.environ.get("NATS_URL"):
         yield given
         return

@@ -24,7 +24,7 @@ ID = b64encode(b"Dossier:dossier-1").decode()
 PROTOCOL = Subprotocol("graphql-transport-ws")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def live(serving: Any, settings_for: Any, nats_url: str) -> AsyncIterator[Any]:
     """A gateway that hears events."""
     async with serving(settings_for(nats_url=nats_url, allowed_origins="https://app.example.vn")) as gateway:
@@ -34,7 +34,7 @@ async def live(serving: Any, settings_for: Any, nats_url: str) -> AsyncIterator[
         yield gateway
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def publish(nats_url: str) -> AsyncIterator[Callable[..., Any]]:
     client = await nats.connect(nats_url)
 
