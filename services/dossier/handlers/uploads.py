@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from dossier.domain.document import (
@@ -40,6 +41,7 @@ from kit.ids import derived, uuid7
 
 log = logging.getLogger(__name__)
 _ORPHAN_HOURS = 24.0  # an object that nothing refers to is left alone for so long
+_AT_ONCE = 100  # objects whose need is looked up together
 
 
 @allow(CITIZEN, OFFICIAL)
@@ -284,29 +286,41 @@ async def sweep(ports: Ports) -> int:
         if not (token := page.next_token):
             break
     old = at - timedelta(hours=_ORPHAN_HOURS)
-    for prefix, needed in (("uploads", _part_needed), ("staging", _never), ("sha256", _content_needed)):
+    for prefix, needed in (("uploads", _parts_needed), ("staging", _none), ("sha256", _contents_needed)):
+        aged: list[str] = []
         async for item in ports.objects.list(prefix):
-            if item.modified < old and not await needed(ports, item.key):
-                # It may have been written again meanwhile: only what is still old goes.
-                modified = await ports.objects.modified(item.key)
-                if modified is not None and modified < old:
-                    await ports.objects.delete([item.key])
-                    gone += 1
+            if item.modified < old:
+                aged.append(item.key)
+            if len(aged) == _AT_ONCE:
+                gone += await _sweep_up(ports, aged, await needed(ports, aged), old)
+                aged = []
+        gone += await _sweep_up(ports, aged, await needed(ports, aged), old)
     return gone
 
 
-async def _part_needed(ports: Ports, key: str) -> bool:
-    upload = await ports.uploads.find(key.split("/")[1])
-    return upload is not None and any(part.key == key for part in upload.parts)
+async def _sweep_up(ports: Ports, keys: Sequence[str], needed: set[str], old: datetime) -> int:
+    gone = 0
+    for key in keys:
+        if key in needed:
+            continue
+        # It may have been written again meanwhile: only what is still old goes.
+        modified = await ports.objects.modified(key)
+        if modified is not None and modified < old:
+            await ports.objects.delete([key])
+            gone += 1
+    return gone
 
 
-async def _content_needed(ports: Ports, key: str) -> bool:
-    blob = await ports.blobs.find(key.rpartition("/")[2])
-    if blob is None:
-        return False
-    documents = await ports.documents.batch(blob.documents)
-    return any(version.sha256 == blob.id for document in documents for version in document.versions)
+async def _parts_needed(ports: Ports, keys: Sequence[str]) -> set[str]:
+    uploads = await ports.uploads.batch([key.split("/")[1] for key in keys])
+    return {part.key for upload in uploads for part in upload.parts}
 
 
-async def _never(ports: Ports, key: str) -> bool:
-    return False
+async def _contents_needed(ports: Ports, keys: Sequence[str]) -> set[str]:
+    blobs = await ports.blobs.batch([key.rpartition("/")[2] for key in keys])
+    documents = await ports.documents.batch([id for blob in blobs for id in blob.documents])
+    return {content_key(version.sha256) for document in documents for version in document.versions}
+
+
+async def _none(ports: Ports, keys: Sequence[str]) -> set[str]:
+    return set()

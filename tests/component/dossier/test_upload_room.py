@@ -1,16 +1,19 @@
-"""Room for uploads: nobody keeps the others out, and a repeated request is no further upload."""
+"""Room for uploads: nobody keeps the others out, a repeated request is no further upload, and the sweeper
+asks for many objects at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from dossier.grpc_api import vault
 from dossier.grpc_api.vault import VaultApi
+from dossier.handlers import uploads
 from kit.auth import Caller
 from kit.errors import RateLimited, Unavailable
 from kit.ids import uuid7
@@ -66,3 +69,28 @@ async def test_the_last_upload_that_is_open_is_found_again_by_its_request(world:
     assert await begin(api, key) == last
     with pytest.raises(RateLimited):
         await begin(api)
+
+
+async def test_the_sweeper_looks_up_objects_by_the_batch_and_keeps_what_is_needed(
+    world: Any, anh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        await world.upload(anh, PDF + bytes([number]))
+    needed = [key for key in await world.stored() if key.startswith("sha256")]
+    orphans = [f"sha256/{digit * 2}/{digit * 64}" for digit in "abc"]
+    for orphan in orphans:
+        await world.ports.objects.put(orphan, b"orphan")
+    asked = []
+    batch = world.ports.blobs.batch
+
+    async def counted(ids: list[str]) -> Any:
+        asked.append(len(ids))
+        return await batch(ids)
+
+    monkeypatch.setattr(world.ports.blobs, "batch", counted)
+    monkeypatch.setattr(uploads, "_AT_ONCE", 3)
+    world.time.at = max(world.time.at, datetime.now(UTC)) + timedelta(days=2)
+    assert await uploads.sweep(world.ports) >= len(orphans)
+    assert max(asked) == 3
+    assert len(asked) <= (len(needed) + len(orphans)) // 3 + 1
+    assert [key for key in await world.stored() if key.startswith("sha256")] == needed
