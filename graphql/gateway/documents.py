@@ -31,11 +31,15 @@ from graphql import (
     visit,
 )
 
+from gateway.execution import Shapes
+
 _KEPT = 1000  # documents
+_KEPT_TOKENS = 300_000  # of all of them; a token takes half a kilobyte
+_TOKEN = 100  # characters that count as one more token: long texts and comments are kept too
 _MOST = 2**31  # an Int is below
 _INTROSPECTION = {"__schema": 5000, "__type": 500}  # what they cost: the whole schema is a lot to answer
 _INTROSPECTION_DEPTH = 20  # levels that asking for the whole schema takes, with room
-_PAIRS = 2000  # pairs of fields in one place of the answer, which validation compares one by one
+_PAIRS = 5000  # pairs of fields in one place of the answer, which validation compares one by one
 
 
 class Refused(Exception):
@@ -58,10 +62,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A valid document. `key` is the SHA-256 of its text."""
+    """A valid document, and what the executor works out about it."""
 
-    key: str
     document: DocumentNode
+    shapes: Shapes
+    size: int
     costs: dict[str, _Cost]
     roots: dict[str, frozenset[str]]
     """Names of the root fields by operation."""
@@ -93,7 +98,7 @@ class _Cost:
 
 
 class Documents:
-    """Turns request texts into documents of the schema, keeping the last thousand.
+    """Turns request texts into documents of the schema, keeping the last thousand, or fewer large ones.
 
     With `trusted` (texts by SHA-256) nothing else is accepted.
     """
@@ -105,6 +110,7 @@ class Documents:
         self._limits = limits
         self._trusted = trusted
         self._known: OrderedDict[str, Prepared] = OrderedDict()
+        self._size = 0
         self._pages = {
             name: int(field.args["first"].default_value)
             for type_ in schema.type_map.values()
@@ -129,9 +135,10 @@ class Documents:
             text = self._trusted.get(key)
         if text is None:
             raise Refused(_error("This document is not known here.", "DOCUMENT_NOT_TRUSTED"))
-        prepared = self._known[key] = self._prepare(text, key)
-        if len(self._known) > _KEPT:
-            self._known.popitem(last=False)
+        prepared = self._known[key] = self._prepare(text)
+        self._size += prepared.size
+        while len(self._known) > _KEPT or self._size > _KEPT_TOKENS:
+            self._size -= self._known.popitem(last=False)[1].size
         return prepared
 
     def check_cost(self, prepared: Prepared, operation: OperationDefinitionNode, variables: Any) -> None:
@@ -141,7 +148,7 @@ class Documents:
             told = f"The operation costs {cost}, more than {self._limits.cost}."
             raise Refused(_error(told, "TOO_COSTLY", limit=self._limits.cost, cost=cost))
 
-    def _prepare(self, text: str, key: str) -> Prepared:
+    def _prepare(self, text: str) -> Prepared:
         try:
             document = parse(text, max_tokens=self._limits.tokens, no_location=False)
         except GraphQLError as error:
@@ -176,7 +183,8 @@ class Documents:
                     told = f"Deeper than {self._limits.depth} levels."
                     raise Refused(_error(told, "TOO_DEEP", limit=self._limits.depth))
                 costs[name] = _Cost(1, 1, children)
-        return Prepared(key, document, costs, roots)
+        size = (document.token_count or 0) + len(text) // _TOKEN
+        return Prepared(document, Shapes(document), size, costs, roots)
 
     def _check_repeats(self, document: DocumentNode, fragments: Mapping[str, FragmentDefinitionNode]) -> None:
         """Raises Refused when the same fields repeat so often that validation would take seconds."""

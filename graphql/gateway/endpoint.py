@@ -24,7 +24,7 @@ from gateway import browser
 from gateway.context import Context, Session
 from gateway.documents import Documents, Prepared, Refused
 from gateway.errors import formatted
-from gateway.execution import Executor
+from gateway.execution import execute
 from gateway.live import Live
 from gateway.schema import SOURCES, schema
 from gateway.services import Services
@@ -109,7 +109,6 @@ class GraphQL:
         self.live = live
         self._verifier = verifier
         self._documents = documents
-        self._executor = Executor(schema())
         self._pumps: set[asyncio.Task[None]] = set()
 
     # Who asks
@@ -162,9 +161,7 @@ class GraphQL:
         kind = operation.operation.value
         started = time.perf_counter()
         with tracer.start_as_current_span(f"graphql.{kind}"):
-            result = await self._executor.execute(
-                prepared.document, operation, context, key=prepared.key, variables=asked.variables
-            )
+            result = await execute(schema(), prepared.shapes, operation, context, variables=asked.variables)
             answer: dict[str, Any] = {"data": result.data}
             if result.errors:
                 locale = await context.locale()
@@ -207,8 +204,8 @@ class GraphQL:
                     yield {"errors": [formatted(located, await context.locale())]}
                     return
                 now = context.again()
-                result = await self._executor.execute(
-                    prepared.document, operation, now, key=prepared.key, variables=asked.variables, root=event
+                result = await execute(
+                    schema(), prepared.shapes, operation, now, variables=asked.variables, root=event
                 )
                 answer: dict[str, Any] = {"data": result.data}
                 if result.errors:

@@ -43,7 +43,7 @@ from graphql.execution.values import VariableValues, get_argument_values, get_va
 from graphql.language import VariableNode, visit
 from graphql.language.visitor import Visitor
 
-_PLANS: Final = 512  # shapes kept; one is a few kilobytes
+_SHAPES: Final = 16  # kept of one document; one is a few kilobytes
 _INT32: Final = 2**31
 
 
@@ -373,77 +373,67 @@ def never_waits(resolver: Resolver) -> Resolver:
     return resolver
 
 
-class Executor:
-    """Runs documents of one schema, keeping the shapes it has worked out."""
+class Shapes:
+    """What has been worked out about one document; to be kept as long as the document is."""
 
-    def __init__(self, schema: GraphQLSchema) -> None:
-        self._schema = schema
-        self._plans: OrderedDict[tuple[Any, ...], list[_Field]] = OrderedDict()
-        self._switches: OrderedDict[tuple[str, str], tuple[str, ...]] = OrderedDict()
+    def __init__(self, document: DocumentNode) -> None:
+        self._document = document
+        self._switches = _switches(document)
+        self._fields: OrderedDict[tuple[Any, ...], list[_Field]] = OrderedDict()
 
-    async def execute(
-        self,
-        document: DocumentNode,
-        operation: OperationDefinitionNode,
-        context: Any,
-        *,
-        key: str,
-        variables: Mapping[str, Any] | None = None,
-        root: Any = None,
-    ) -> Result:
-        """Runs one operation of a validated document. `key` names the document in the cache of shapes.
-
-        Root fields of a mutation run one after another, all others together.
-        """
-        coerced = get_variable_values(
-            self._schema, operation.variable_definitions or (), dict(variables or {})
-        )
-        if isinstance(coerced, list):
-            return Result(None, coerced, refused=True)
-        try:
-            fields = self._plan(document, operation, coerced, key)
-        except GraphQLError as error:  # a null for the condition of a @skip or @include
-            return Result(None, [error])
-        run = _Run(Info(context, self._schema), coerced)
-        data: dict[str, Any] = {}
-        try:
-            for field in fields:
-                field.run(root, data, run, None)
-                if operation.operation is OperationType.MUTATION:
-                    await run.settle()
-                    if run.dead:  # the rest of the mutation must not happen unseen
-                        break
-        except _Nulled:
-            run.dead = True
-        await run.settle()
-        return Result(None if run.dead else data, run.errors)
-
-    def _plan(
-        self, document: DocumentNode, operation: OperationDefinitionNode, variables: VariableValues, key: str
+    def fields(
+        self, schema: GraphQLSchema, operation: OperationDefinitionNode, variables: VariableValues
     ) -> list[_Field]:
-        """The root fields. Their shape depends on the document and on the variables that @skip and @include
-        look at."""
+        """The root fields of an operation. Their shape depends on it and on the variables that @skip and
+        @include look at. Raises GraphQLError for a condition that is null."""
         name = operation.name.value if operation.name else ""
-        switches = self._switches.get((key, name))
-        if switches is None:
-            switches = self._switches[key, name] = _switches(document)
-            _shrink(self._switches)
-        given = (variables.coerced.get(switch) for switch in switches)
+        given = (variables.coerced.get(switch) for switch in self._switches)
         # Another operation of the document may use the name for something else: only booleans switch.
-        shape = (key, name, *(value if isinstance(value, bool) else None for value in given))
-        fields = self._plans.get(shape)
+        shape = (name, *(value if isinstance(value, bool) else None for value in given))
+        fields = self._fields.get(shape)
         if fields is None:
-            fields = _Compiler(self._schema, document, operation, variables).root()
-            self._plans[shape] = fields
-            _shrink(self._plans)
+            fields = _Compiler(schema, self._document, operation, variables).root()
+            self._fields[shape] = fields
+            if len(self._fields) > _SHAPES:
+                self._fields.popitem(last=False)
         else:
-            self._plans.move_to_end(shape)
+            self._fields.move_to_end(shape)
         return fields
 
 
-def _shrink(cache: OrderedDict[Any, Any]) -> None:
-    while len(cache) > _PLANS:
-        cache.popitem(last=False)
+async def execute(
+    schema: GraphQLSchema,
+    shapes: Shapes,
+    operation: OperationDefinitionNode,
+    context: Any,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    root: Any = None,
+) -> Result:
+    """Runs one operation of a validated document.
+
+    Root fields of a mutation run one after another, all others together.
+    """
+    coerced = get_variable_values(schema, operation.variable_definitions or (), dict(variables or {}))
+    if isinstance(coerced, list):
+        return Result(None, coerced, refused=True)
+    try:
+        fields = shapes.fields(schema, operation, coerced)
+    except GraphQLError as error:
+        return Result(None, [error])
+    run = _Run(Info(context, schema), coerced)
+    data: dict[str, Any] = {}
+    try:
+        for field in fields:
+            field.run(root, data, run, None)
+            if operation.operation is OperationType.MUTATION:
+                await run.settle()
+                if run.dead:  # the rest of the mutation must not happen unseen
+                    break
+    except _Nulled:
+        run.dead = True
+    await run.settle()
+    return Result(None if run.dead else data, run.errors)
 
 
 def _switches(document: DocumentNode) -> tuple[str, ...]:

@@ -25,8 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.context import Context
+from gateway.documents import Documents, Limits
 from gateway.errors import formatted
-from gateway.execution import Executor
+from gateway.execution import Shapes
+from gateway.execution import execute as run
 from gateway.live import Live
 from gateway.schema import schema as gateway_schema
 from gateway.schema import strawberry_schema
@@ -207,9 +209,7 @@ def test_it_answers_what_graphql_core_answers(
         expected: Any = execute(schema, document, variable_values=variables)
         if hasattr(expected, "__await__"):
             expected = await expected
-        return expected, await Executor(schema).execute(
-            document, operation, None, key="k", variables=variables
-        )
+        return expected, await run(schema, Shapes(document), operation, None, variables=variables)
 
     expected, got = asyncio.run(both())
     assert got.data == expected.data, print_ast(document)
@@ -242,12 +242,12 @@ def _nulled(data: Any, path: tuple[str | int, ...]) -> bool:
 
 
 async def test_shapes_follow_the_variables_of_skip_and_include() -> None:
-    executor = Executor(SCHEMA)
     document = parse("query ($x: Boolean!) { a { id @skip(if: $x) name @include(if: $x) } }")
+    shapes = Shapes(document)
     operation = document.definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
     for value, field in ((True, "name"), (False, "id"), (True, "name")):
-        result = await executor.execute(document, operation, None, key="d", variables={"x": value})
+        result = await run(SCHEMA, shapes, operation, None, variables={"x": value})
         assert result.data == {"a": {field: f"A.{field}"}}
 
 
@@ -271,7 +271,7 @@ async def test_root_fields_of_a_mutation_run_one_after_another() -> None:
     document = parse("mutation { a b c }")
     operation = document.definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
-    await Executor(schema).execute(document, operation, None, key="d")
+    await run(schema, Shapes(document), operation, None)
     assert seen == ["a>", "<a", "b>", "<b", "c>", "<c"]
 
 
@@ -290,7 +290,7 @@ async def test_a_mutation_ends_with_the_root_field_that_may_not_be_null() -> Non
     document = parse("mutation { a b }")
     operation = document.definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
-    result = await Executor(schema).execute(document, operation, None, key="d")
+    result = await run(schema, Shapes(document), operation, None)
     assert result.data is None
     assert [error.path for error in result.errors] == [["a"]]
     assert seen == ["a"]
@@ -303,7 +303,7 @@ async def test_a_variable_that_switches_in_one_operation_may_be_a_list_in_anothe
     document = parse("query A($x: Boolean!) { a @skip(if: $x) } query B($x: [Int!]) { a(of: $x) }")
     operation = document.definitions[1]
     assert isinstance(operation, OperationDefinitionNode)
-    result = await Executor(schema).execute(document, operation, None, key="d", variables={"x": [1, 2]})
+    result = await run(schema, Shapes(document), operation, None, variables={"x": [1, 2]})
     assert (result.data, result.errors) == ({"a": 3}, [])
 
 
@@ -313,10 +313,10 @@ async def test_a_null_condition_is_an_error_of_the_answer(text: str) -> None:
     assert validate(SCHEMA, document) == []
     operation = document.definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
-    executor = Executor(SCHEMA)
+    shapes = Shapes(document)
     for variables in ({}, {"x": None}):
         expected: Any = execute(SCHEMA, document, variable_values=variables)
-        got = await executor.execute(document, operation, None, key="d", variables=variables)
+        got = await run(SCHEMA, shapes, operation, None, variables=variables)
         assert got.data == expected.data
         assert [error.message for error in got.errors] == [error.message for error in expected.errors or []]
 
@@ -331,7 +331,7 @@ async def test_a_value_that_does_not_fit_is_a_fault_of_ours_and_not_told(type_: 
     document = parse("{ a { __typename } }" if type_ == "Union" else "{ a }")
     operation = document.definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
-    result = await Executor(schema).execute(document, operation, None, key="d")
+    result = await run(schema, Shapes(document), operation, None)
     told = formatted(result.errors[0], "en")
     assert told["extensions"]["code"] == "INTERNAL"
     assert told["message"].startswith("Something went wrong")
@@ -361,9 +361,7 @@ async def test_strawberry_answers_the_same_on_the_bound_schema(
         )
         rpcs = fakes.calls.copy()
         fakes.calls.clear()
-        got = await Executor(gateway_schema()).execute(
-            document, operation, context(), key="workspace", variables=variables
-        )
+        got = await run(gateway_schema(), Shapes(document), operation, context(), variables=variables)
     finally:
         await services.close()
     assert expected.data is not None
@@ -376,13 +374,33 @@ async def test_strawberry_answers_the_same_on_the_bound_schema(
     assert fakes.calls == rpcs
 
 
-async def test_the_kept_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.execution._PLANS", 5)
-    executor = Executor(SCHEMA)
+async def test_the_shapes_kept_of_a_document_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.execution._SHAPES", 5)
+    names = "abcd"
+    document = parse(
+        f"query ({' '.join(f'${name}: Boolean!' for name in names)}) {{ __typename "
+        + " ".join(f"{name}: a @skip(if: ${name}) {{ id }}" for name in names)
+        + " }"
+    )
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    shapes = Shapes(document)
+    for number in range(2 * 16):
+        given = {name: bool(number >> bit & 1) for bit, name in enumerate(names)}
+        result = await run(SCHEMA, shapes, operation, None, variables=given)
+        assert result.data is not None
+        assert set(result.data) == {"__typename"} | {name for name in names if not given[name]}
+    assert len(shapes._fields) == 5
+
+
+def test_the_documents_kept_are_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Documents(SCHEMA, Limits())
+    monkeypatch.setattr("gateway.documents._KEPT", 10)
     for number in range(20):
-        document = parse(f"{{ a {{ x{number}: id }} }}")
-        operation = document.definitions[0]
-        assert isinstance(operation, OperationDefinitionNode)
-        await executor.execute(document, operation, None, key=str(number))
-    assert len(executor._plans) == 5
-    assert len(executor._switches) == 5
+        documents.prepare(f"query Q{number} {{ a {{ id }} }}", None)
+    assert len(documents._known) == 10
+    monkeypatch.setattr("gateway.documents._KEPT_TOKENS", 500)
+    for number in range(20):
+        documents.prepare(f"query Q{number} {{ a {{ id }} }} # {'x' * 10_000}", None)
+    assert len(documents._known) == 4
+    assert documents.prepare("{ b { id } }", None) is documents.prepare("{ b { id } }", None)
