@@ -55,7 +55,9 @@ class Files:
 
     async def tus(self, request: Request) -> Response:
         """One tus request, to an upload or to the collection."""
-        method = request.headers.get("x-http-method-override", request.method).upper()
+        method = request.method
+        if method == "POST":  # the origin of a GET is not checked: it must stay one
+            method = request.headers.get("x-http-method-override", method).upper()
         headers = {"tus-resumable": VERSION, "cache-control": "no-store"}
         if method == "OPTIONS":
             return Response(

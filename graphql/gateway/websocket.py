@@ -37,12 +37,13 @@ class _Socket:
     token: str = ""
     expires: float = float("inf")
     operations: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    opened: float = field(default_factory=time.monotonic)
 
     def patience(self) -> float | None:
         """Seconds to wait for the next message: until the token expires, and a little more so that the
         streams say so first."""
         if not self.acknowledged:
-            return _INIT
+            return max(0.0, self.opened + _INIT - time.monotonic())
         return None if self.expires == float("inf") else max(0.0, self.expires - time.time()) + _FAREWELL
 
     async def send(self, **message: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import nats
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from kit.errors import Forbidden
@@ -190,6 +190,16 @@ async def test_what_breaks_the_protocol_closes_the_socket(live: Any, messages: l
         for message in messages:
             await opened.send(message)
         assert await closed(opened) == code
+
+
+async def test_pings_do_not_put_off_the_initialisation(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.websocket._INIT", 0.3)
+    async with connect(live.url.replace("http", "ws") + "/graphql", subprotocols=[PROTOCOL]) as opened:
+        with pytest.raises(ConnectionClosed):
+            for _ in range(30):
+                await opened.send('{"type": "ping"}')
+                await asyncio.sleep(0.1)
+        assert opened.close_code == 4408
 
 
 async def test_an_id_in_use_closes_the_socket(live: Any, fakes: Any, issue: Any) -> None:
