@@ -1,11 +1,9 @@
 """Strawberry types as views of protobuf messages.
 
-The schema is declared with Strawberry; what its resolvers pass around are protobuf messages, never
-instances of the declared classes. `view` names the messages that a type shows. `bind` gives every field of
-the built
-schema its plain resolver: the declared one, or a reader of the message field of the same name. A field
-with neither
-stops the start, so that schema and protos cannot drift apart.
+The schema is declared with Strawberry; what its resolvers pass around are protobuf messages, never instances
+of the declared classes. `view` names the messages that a type shows. `bind` gives every field of the built
+schema its plain resolver: the declared one, or a reader of the message field of the same name. A field with
+neither stops the start, so that schema and protos cannot drift apart.
 """
 
 from __future__ import annotations

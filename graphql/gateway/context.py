@@ -27,12 +27,11 @@ RPC_TIMEOUT = 10.0  # seconds
 
 @dataclass
 class Session:
-    """What may happen to the caller's refresh cookie: `received` came with the request, `set` goes with
-    the answer.
+    """What may happen to the caller's refresh cookie: `received` came with the request, `set` goes with the
+    answer.
 
-    `set` is (value, seconds to live); an empty value deletes the cookie. `possible` is False where there
-    is no
-    HTTP answer to put it on.
+    `set` is (value, seconds to live); an empty value deletes the cookie. `possible` is False where there is
+    no HTTP answer to put it on.
     """
 
     received: str = ""

@@ -212,8 +212,7 @@ class Files:
 
 class _Body:
     """A request's bytes as messages to the vault. A client that goes away ends them early but cleanly, so
-    that what
-    came before is kept."""
+    that what came before is kept."""
 
     def __init__(self, request: Request, id: str, offset: int, size: int) -> None:
         self._request = request
@@ -273,8 +272,7 @@ def _metadata(header: str) -> dict[str, str] | None:
 
 def byte_range(header: str, size: int) -> tuple[int, int] | tuple[()] | None:
     """Start and stop (exclusive) of a Range header; () when nothing of it is there, None when it is to be
-    ignored
-    (another unit, several ranges, malformed). RFC 9110, 14.1.2."""
+    ignored (another unit, several ranges, malformed). RFC 9110, 14.1.2."""
     match = re.fullmatch(r"bytes\s*=\s*([0-9]{0,18})-([0-9]{0,18})", header.strip())
     if match is None or not any(match.groups()):
         return None
@@ -291,9 +289,8 @@ def byte_range(header: str, size: int) -> tuple[int, int] | tuple[()] | None:
 
 
 def disposition(filename: str) -> str:
-    """A Content-Disposition that saves the file under its name, in any language, and cannot break out of
-    its header.
-    RFC 6266."""
+    """A Content-Disposition that saves the file under its name, in any language, and cannot break out of its
+    header. RFC 6266."""
     name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename).strip(". ") or "document"
     plain = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

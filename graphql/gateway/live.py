@@ -83,9 +83,8 @@ class Live:
 
     @asynccontextmanager
     async def watch_notices(self, account: str) -> AsyncIterator[AsyncIterator[str]]:
-        """Yields an iterator over the ids of the account's new notices. It raises Unavailable (TOO_SLOW)
-        for a
-        watcher too far behind."""
+        """Yields an iterator over the ids of the account's new notices. It raises Unavailable (TOO_SLOW) for
+        a watcher too far behind."""
         ids: asyncio.Queue[str] = asyncio.Queue(_BEHIND)
         self._notices[account].add(ids)
 
