@@ -162,7 +162,6 @@ def _service(name: str, options: Options, where: Addresses, keys: Keys) -> Part:
             "IDENTITY_SIGNING_KEYS": str(keys.signing_keys),
             "SERVICE_SECRETS_FILE": str(keys.services_file),
         },
-        "catalog": {},
         "dossier": {
             "OBJECT_STORE_URL": os.environ.get("OBJECT_STORE_URL") or (options.data / "objects").as_uri(),
             "DOWNLOAD_SECRET": keys.downloads,
@@ -184,7 +183,7 @@ def _service(name: str, options: Options, where: Addresses, keys: Keys) -> Part:
     }
     environment = {
         **_common(name, options, where, keys),
-        **own[name],
+        **own.get(name, {}),
         **({} if options.environment == "production" else stand_ins.get(name, {})),
         "GRPC_LISTEN": where.services[name],
     }
