@@ -6,7 +6,7 @@ import secrets
 import shutil
 import socket
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,13 +88,21 @@ def choose_ports(wanted: Mapping[str, int]) -> dict[str, int]:
             raise Problem(f"port {port} is busy; {name.upper()}_PORT=… gives the {name} another one")
     chosen = dict(wanted)
     for name in PORTS:
-        while name not in chosen:
-            # Below the range from which the kernel takes the ports of outgoing connections: until the part
-            # listens, nobody holds the number.
-            port = random.randint(20_000, 32_000)  # noqa: S311
-            if port not in chosen.values() and is_free(port):
-                chosen[name] = port
+        if name not in chosen:
+            chosen[name] = free_port(chosen.values())
     return chosen
+
+
+def free_port(besides: Collection[int] = ()) -> int:
+    """A port that nobody listens on, and none of those `besides`.
+
+    It is below the range from which the kernel takes the ports of outgoing connections: until the part
+    listens, nobody holds the number.
+    """
+    while True:
+        port = random.randint(20_000, 32_000)  # noqa: S311
+        if port not in besides and is_free(port):
+            return port
 
 
 def is_free(port: int) -> bool:

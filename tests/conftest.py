@@ -18,18 +18,12 @@ import hypothesis
 import pytest
 
 from dev.leash import leashed
+from dev.options import free_port
 
 hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("steady")
 
 _BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_part(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
