@@ -35,11 +35,11 @@ from motcua.identity.v1 import identity_pb2 as idp
 
 WARD = "H32.15"
 MB = 2**20
+pytestmark = pytest.mark.parametrize("object_store_url", ["folder", "s3"], indirect=True)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(200)
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(200)
 
 
-pytestmark = pytest.mark.parametrize("object_store_url", ["folder", "s3"], indirect=True)
 def big(size: int, seed: int = 1) -> bytes:
     return b"%PDF-1.7\n" + random.Random(seed).randbytes(size - 9)  # noqa: S311
 
