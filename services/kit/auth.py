@@ -18,6 +18,8 @@ ISSUER: Final = "motcua"
 AUDIENCE: Final = "motcua"
 _LEEWAY = 5  # seconds that clocks may differ
 _REFETCH = 10.0  # seconds between two fetches of the keys for an unknown kid
+_EARLY = 0.5  # seconds between two tries while there are no keys at all
+_STALE = 300.0  # seconds after which the keys are fetched anew: one may have been withdrawn
 _CACHED = 4096  # verified tokens remembered until they expire
 
 P = ParamSpec("P")
@@ -130,7 +132,7 @@ class TokenVerifier:
     def __init__(self, fetch_jwks: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
         self._fetch = fetch_jwks
         self._keys: dict[str, Any] = {}
-        self._fetched = float("-inf")
+        self._fetched = self._tried = float("-inf")
         self._lock = asyncio.Lock()
         self._verified: dict[str, tuple[float, Caller]] = {}
 
@@ -172,15 +174,21 @@ class TokenVerifier:
         return caller
 
     async def _key(self, kid: str) -> Any:
-        if kid not in self._keys:
+        if self._due(kid):
             async with self._lock:
-                if kid not in self._keys and time.monotonic() - self._fetched >= _REFETCH:
+                if self._due(kid):
                     await self._refresh()
         if kid not in self._keys:
             if not self._keys:
                 raise Unavailable("KEYS_UNAVAILABLE", "the keys of the access tokens cannot be fetched")
             raise jwt.InvalidKeyError("unknown kid")
         return self._keys[kid]
+
+    def _due(self, kid: str) -> bool:
+        now = time.monotonic()
+        if now - self._tried < (_REFETCH if self._keys else _EARLY):
+            return False
+        return kid not in self._keys or now - self._fetched >= _STALE
 
     async def _refresh(self) -> None:
         try:
@@ -197,6 +205,8 @@ class TokenVerifier:
                     "KEYS_UNAVAILABLE", "the keys of the access tokens cannot be fetched"
                 ) from error
             return
+        finally:  # not before: whoever comes meanwhile waits for this try
+            self._tried = time.monotonic()
         self._keys = keys
         self._fetched = time.monotonic()
         self._verified.clear()  # a key that was withdrawn takes its tokens with it

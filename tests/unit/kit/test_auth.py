@@ -160,11 +160,30 @@ async def test_without_keys_the_answer_is_later_and_known_keys_outlive_identity(
     verifier = TokenVerifier(keys.fetch)
     with pytest.raises(Unavailable):
         await verifier.verify(keys.token())
+    for _ in range(20):
+        with pytest.raises(Unavailable):
+            await verifier.verify(keys.token())
+    assert keys.fetched == 1
     keys.away = False
+    monkeypatch.setattr(auth, "_EARLY", 0.0)
     await verifier.verify(keys.token())
     keys.away = True
     monkeypatch.setattr(auth, "_REFETCH", 0.0)
     assert (await verifier.verify(keys.token(sub="other"))).subject == "other"
+
+
+async def test_a_withdrawn_key_is_not_trusted_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Keys()
+    keys.keys["k2"] = Ed25519PrivateKey.generate()
+    verifier = TokenVerifier(keys.fetch)
+    token = keys.token("k2")
+    await verifier.verify(token)
+    del keys.keys["k2"]
+    monkeypatch.setattr(auth, "_REFETCH", 0.0)
+    monkeypatch.setattr(auth, "_STALE", 0.0)
+    await verifier.verify(keys.token(sub="other"))
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token)
 
 
 async def test_a_remembered_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
