@@ -20,12 +20,19 @@ from kit.telemetry import RPC_CALLED, traceparent, tracer
 
 _READS = ("Get", "BatchGet", "List", "Search", "Count", "Check", "Find", "Quote", "Compute")
 _ATTEMPTS = 5
+FLOW = (
+    # A fixed window instead of one that grows with the line's speed: a stream whose reader is slower than the
+    # network would otherwise pile up tens of megabytes, which a break then throws away.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 2**20),
+)
 _OPTIONS = (
     (
         "grpc.service_config",
         json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
     ),
     ("grpc.enable_retries", 1),  # only those that no server has seen; the others are tried again below
+    *FLOW,
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 100),

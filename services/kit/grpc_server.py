@@ -19,6 +19,7 @@ from opentelemetry import trace
 from kit import status
 from kit.auth import ANONYMOUS, Caller, TokenVerifier
 from kit.errors import DomainError, Unauthenticated, Unavailable
+from kit.grpc_client import FLOW
 from kit.ids import uuid7
 from kit.settings import Settings
 from kit.telemetry import RPC_SERVED, parent_from, tracer
@@ -191,6 +192,7 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", 4 * size),
+                *FLOW,
                 ("grpc.max_connection_age_ms", age),
                 ("grpc.max_connection_age_grace_ms", 600_000),
                 ("grpc.keepalive_time_ms", 60_000),
