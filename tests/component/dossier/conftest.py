@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time as real_time
@@ -18,6 +17,7 @@ import grpc
 import jwt
 import nats
 import obstore
+import obstore.exceptions
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,6 +26,7 @@ from jwt.algorithms import OKPAlgorithm
 from obstore.store import from_url
 from pydantic import SecretStr
 
+from dev.options import free_port
 from dossier.bootstrap import DossierSettings, build
 from dossier.handlers import Ports
 from kit.clock import VIETNAM, to_text
@@ -380,14 +381,10 @@ class World:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """AWS_* variables that lead to an S3 server (SeaweedFS) with a bucket `vault`."""
     home = tmp_path_factory.mktemp("s3")
-    probes = {
-        f"-{part}.port{kind}": socket.create_server(("127.0.0.1", 0))
-        for part in ("master", "volume", "filer", "s3")
-        for kind in ("", ".grpc")
-    }
-    ports = {flag: probe.getsockname()[1] for flag, probe in probes.items()}
-    for probe in probes.values():
-        probe.close()
+    ports: dict[str, int] = {}
+    for part in ("master", "volume", "filer", "s3"):
+        for kind in ("", ".grpc"):
+            ports[f"-{part}.port{kind}"] = free_port(list(ports.values()))
     command = [f"{Path(sys.executable).parent}/weed", "server", "-s3", f"-dir={home}"]
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"{flag}={port}" for flag, port in ports.items())]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.peers=none", "-master.telemetry=false"]
@@ -408,7 +405,18 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
-            obstore.put(from_url("s3://vault"), "made", b"")  # the first object makes the bucket
+            bucket = from_url(
+                "s3://vault",
+                client_options={"timeout": "5s", "allow_http": True},
+                retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=5)},
+            )
+            while True:
+                try:
+                    obstore.put(bucket, "made", b"")  # the first object makes the bucket
+                    break
+                except obstore.exceptions.BaseError as error:
+                    if real_time.monotonic() > deadline:
+                        pytest.fail(f"{error}\n{(home / 'log').read_text()[-2000:]}")
         yield variables
     finally:
         process.kill()  # its data are the tests'; asked kindly it takes half a minute
