@@ -14,7 +14,7 @@ from gateway.loaders import Loader
 from gateway.services import Services
 from kit.auth import ANONYMOUS, Caller
 from kit.errors import DomainError, Forbidden, NotFound
-from kit.status import from_rpc
+from kit.status import answered
 from motcua.catalog.v1 import catalog_pb2 as catalog
 from motcua.dossier.v1 import dossier_pb2 as dossier
 from motcua.dossier.v1 import vault_pb2 as vault
@@ -63,10 +63,7 @@ class Context:
         """Calls a unary RPC as the caller. Raises its DomainError, or AioRpcError for what nobody
         expected."""
         self.rpcs += 1
-        try:
-            return await method(request, metadata=self.metadata, timeout=RPC_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from error
+        return await answered(method(request, metadata=self.metadata, timeout=RPC_TIMEOUT))
 
     async def locale(self) -> str:
         """`vi` or `en`: what the request asks for, else what the account prefers, else Vietnamese."""

@@ -25,7 +25,7 @@ from gateway.endpoint import GraphQL, locale_of
 from gateway.errors import formatted
 from gateway.ids import to_global
 from kit.errors import DomainError, Unavailable
-from kit.status import code_of, from_rpc
+from kit.status import answered, code_of, from_rpc
 from motcua.dossier.v1 import vault_pb2 as pb
 
 VERSION = "1.0.0"
@@ -143,10 +143,7 @@ class Files:
         if length is not None and offset + length > known.size:
             return Response("more bytes than were announced", 413)
         body = _Body(request, id, offset, known.size)
-        try:
-            reply = await self._vault.AppendUpload(body.messages(), metadata=context.metadata)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from error
+        reply = await answered(self._vault.AppendUpload(body.messages(), metadata=context.metadata))
         if body.broken:  # what came is stored; there is nobody to tell
             return Response(status_code=400)
         response = _described(reply.upload, 413 if body.too_long else 204)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from dossier.handlers import Account, Quote
 from kit.auth import ServiceTokens
 from kit.clock import Clock
 from kit.grpc_client import connect
-from kit.status import from_rpc
+from kit.status import answered
 from motcua.catalog.v1 import catalog_pb2 as cat
 from motcua.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from motcua.identity.v1 import identity_pb2 as idp
@@ -61,7 +61,7 @@ class GrpcCatalog:
         if version and key in self._versions:
             self._versions.move_to_end(key)
             return self._versions[key]
-        answer = await _call(self._stub.GetProcedure(cat.GetProcedureRequest(code=code, version=version)))
+        answer = await answered(self._stub.GetProcedure(cat.GetProcedureRequest(code=code, version=version)))
         found = read_procedure(answer.procedure)
         self._versions[found.key] = found
         if len(self._versions) > _CACHED:
@@ -74,13 +74,13 @@ class GrpcCatalog:
             start_time=wire.stamp(start),
             limit=cat.TimeLimit(amount=limit.amount, unit=_UNITS_OUT[limit.unit]),
         )
-        answer = await _call(self._stub.ComputeDue(asked))
+        answer = await answered(self._stub.ComputeDue(asked))
         return answer.due_time.ToDatetime(UTC)
 
     async def working_days(self, start: datetime, end: datetime) -> int:
         """Working days between two instants, the day of the first not counted."""
         asked = cat.CountWorkingDaysRequest(start_time=wire.stamp(start), end_time=wire.stamp(end))
-        return (await _call(self._stub.CountWorkingDays(asked))).days
+        return (await answered(self._stub.CountWorkingDays(asked))).days
 
     async def quote(
         self, procedure: str, version: int, channel: Channel, quantities: Mapping[str, int]
@@ -92,7 +92,7 @@ class GrpcCatalog:
             channel=cat.Channel.ValueType(channel.value),
             quantities=quantities,
         )
-        answer = await _call(self._stub.QuoteFee(asked))
+        answer = await answered(self._stub.QuoteFee(asked))
         lines = [
             FeeLine(line.name, line.amount, max(line.quantity, 1), line.currency or "VND")
             for line in answer.lines
@@ -112,7 +112,7 @@ class GrpcIdentity:
         if not principal or not delegate:
             return False
         asked = idp.CheckDelegationRequest(principal_id=principal, delegate_id=delegate, scope=_SCOPES[scope])
-        return (await _call(self._stub.CheckDelegation(asked))).allowed
+        return (await answered(self._stub.CheckDelegation(asked))).allowed
 
     async def receives(self, agency: str) -> bool:
         """Whether the agency exists today and has a reception."""
@@ -125,7 +125,7 @@ class GrpcIdentity:
 
     async def account(self, id: str) -> Account | None:
         """An account, or None; roles that hold today."""
-        answer = await _call(self._stub.BatchGetAccounts(idp.BatchGetAccountsRequest(ids=[id])))
+        answer = await answered(self._stub.BatchGetAccounts(idp.BatchGetAccountsRequest(ids=[id])))
         today = vietnam_day(self._now()).isoformat()
         for found in answer.accounts:
             held = [
@@ -137,7 +137,7 @@ class GrpcIdentity:
         return None
 
     async def _agency(self, code: str) -> idp.Agency | None:
-        answer = await _call(self._stub.BatchGetAgencies(idp.BatchGetAgenciesRequest(codes=[code])))
+        answer = await answered(self._stub.BatchGetAgencies(idp.BatchGetAgenciesRequest(codes=[code])))
         today = vietnam_day(self._now()).isoformat()
         for found in answer.agencies:  # successors may follow
             if found.code == code:
@@ -158,7 +158,7 @@ class Keys:
 
     async def jwks(self) -> Mapping[str, Any]:
         """The JSON Web Key Set of access tokens."""
-        return dict(json.loads((await _call(self._stub.GetJwks(idp.GetJwksRequest()))).jwks))
+        return dict(json.loads((await answered(self._stub.GetJwks(idp.GetJwksRequest()))).jwks))
 
     async def close(self) -> None:
         """Closes the channel."""
@@ -166,7 +166,7 @@ class Keys:
 
     async def _token(self) -> tuple[str, float]:
         asked = idp.IssueServiceTokenRequest(service="dossier", secret=self._secret)
-        answer = await _call(self._stub.IssueServiceToken(asked))
+        answer = await answered(self._stub.IssueServiceToken(asked))
         return answer.access_token, (answer.expire_time.ToDatetime(UTC) - self._now()).total_seconds()
 
 
@@ -206,11 +206,3 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-async def _call(call: Awaitable[T]) -> T:
-    """The answer. Raises the DomainError that the other side meant."""
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc(error) from error

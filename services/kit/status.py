@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -9,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from kit import errors
 from kit.errors import DomainError, FieldViolation, InvalidInput, Unavailable
 
+T = TypeVar("T")
 DOMAIN = "motcua.vn"
 _DETAILS = "grpc-status-details-bin"
 _BY_CODE: dict[str, type[DomainError]] = {
@@ -77,6 +81,14 @@ def from_rpc(error: grpc.aio.AioRpcError) -> Exception:
         return error
     made.metadata = metadata
     return made
+
+
+async def answered(call: Awaitable[T]) -> T:
+    """What a called service answers. Raises what it meant by a failure (`from_rpc`)."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from error
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
-
-import grpc
 
 from kit.auth import ServiceTokens, TokenVerifier
 from kit.grpc_client import connect
-from kit.status import from_rpc
+from kit.status import answered
 from motcua.identity.v1 import identity_pb2, identity_pb2_grpc
 from notify.domain.people import Agency, Contact
 
@@ -37,7 +35,9 @@ class Identity:
         """How accounts are reached; unknown ones are omitted. Raises Unavailable."""
         found: list[Contact] = []
         for some in _parts(ids):
-            answer = await _answer(self._own.BatchGetAccounts(identity_pb2.BatchGetAccountsRequest(ids=some)))
+            answer = await answered(
+                self._own.BatchGetAccounts(identity_pb2.BatchGetAccountsRequest(ids=some))
+            )
             found += [
                 Contact(one.id, name=one.name, email=one.email, phone=one.phone, locale=one.locale)
                 for one in answer.accounts
@@ -48,7 +48,7 @@ class Identity:
         """What agencies are called; unknown ones are omitted. Raises Unavailable."""
         found: list[Agency] = []
         for some in _parts(codes):
-            answer = await _answer(
+            answer = await answered(
                 self._own.BatchGetAgencies(identity_pb2.BatchGetAgenciesRequest(codes=some))
             )
             found += [Agency(one.code, name=one.name, name_en=one.name_en) for one in answer.agencies]
@@ -60,13 +60,13 @@ class Identity:
             await channel.close()
 
     async def _keys(self) -> Mapping[str, Any]:
-        answer = await _answer(self._anyone.GetJwks(identity_pb2.GetJwksRequest()))
+        answer = await answered(self._anyone.GetJwks(identity_pb2.GetJwksRequest()))
         keys: Mapping[str, Any] = json.loads(answer.jwks)
         return keys
 
     async def _token(self) -> tuple[str, float]:
         request = identity_pb2.IssueServiceTokenRequest(service="notify", secret=self._secret)
-        answer = await _answer(self._anyone.IssueServiceToken(request))
+        answer = await answered(self._anyone.IssueServiceToken(request))
         return answer.access_token, answer.expire_time.seconds - time.time()
 
 
@@ -74,10 +74,3 @@ def _parts(ids: Collection[str]) -> Iterator[list[str]]:
     every = sorted(ids)
     for start in range(0, len(every), _AT_ONCE):
         yield every[start : start + _AT_ONCE]
-
-
-async def _answer(call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc(error) from error
