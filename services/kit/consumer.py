@@ -8,6 +8,7 @@ handles several at once.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +22,7 @@ import nats.js.errors
 from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as Inbox
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
 from opentelemetry import trace
@@ -38,6 +40,7 @@ _BACKOFF = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0, 30.0)  # seconds before the next at
 # Refusals that say nothing of the event: a lost race, or a called service that is busy or does not know our
 # token (its keys have just changed). They are worth all attempts.
 _PASSING = (Conflict, RateLimited, Unauthenticated)
+_NOTHING = ("404", "408", "409")  # answers to a fetch: nothing there, nothing came, ended by the server
 log = logging.getLogger(__name__)
 
 
@@ -123,21 +126,25 @@ async def provision_consumer(jetstream: JetStreamContext, subscription: Subscrip
 
 
 class Consumer:
-    """Runs one subscription until cancelled."""
+    """Runs one subscription until stopped or cancelled."""
 
     def __init__(self, client: Client, subscription: Subscription) -> None:
+        self._client = client
         self._jetstream = client.jetstream()
         self._subscription = subscription
         self._by_type = {kind.DESCRIPTOR.full_name: (kind, do) for kind, do in subscription.types.items()}
         self._running: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(1 if subscription.ordered else _PARALLEL)
+        self._stopping = asyncio.Event()
+        self._own: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
-        """Fetches and handles; whatever happens to NATS is a wait. On cancellation the events in hand are
-        given back."""
+        """Fetches and handles; whatever happens to NATS is a wait. Returns after `stop`. On cancellation the
+        events in hand are given back."""
+        self._own = asyncio.current_task()
         pause = 0.1
         try:
-            while True:
+            while not self._stopping.is_set():
                 started = time.monotonic()
                 try:
                     await provision_consumer(self._jetstream, self._subscription)
@@ -145,34 +152,83 @@ class Consumer:
                 except (nats.errors.Error, OSError) as error:
                     log.warning("consumer %s waits for NATS: %s", self._subscription.durable, error)
                 pause = 0.1 if time.monotonic() - started > _FETCH else min(pause * 2, 5.0)
-                await asyncio.sleep(pause)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
+            if self._running:
+                await asyncio.wait(self._running)
         finally:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
 
+    async def stop(self, grace: float = 10.0) -> None:
+        """Ends `run`: from now on nothing new is fetched, and what arrives all the same goes back to the
+        server at once; an event in hand has `grace` seconds to be handled, then it is given back as well.
+
+        Returns when all is settled. The connection must still be open; may be called twice, or before `run`.
+        """
+        self._stopping.set()
+        if self._own is None or self._own.done():
+            return
+        await asyncio.wait((self._own,), timeout=grace)
+        self._own.cancel()
+        await asyncio.gather(self._own, return_exceptions=True)
+
     async def _fetch(self) -> None:
-        name, stream = self._subscription.durable, self._subscription.stream
-        pull = await self._jetstream.pull_subscribe_bind(consumer=name, stream=stream)
+        address = self._client.new_inbox()
+        inbox = await self._client.subscribe(address)
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
             while True:
                 await self._room.acquire()
-                asked = time.monotonic()
+                message = None
                 try:
-                    [message] = await pull.fetch(1, timeout=_FETCH)
-                except nats.errors.TimeoutError:  # nothing new; at once when the server had to end the fetch
-                    self._room.release()
-                    await asyncio.sleep(0 if time.monotonic() - asked > 1 else 0.5)
-                    continue
-                except BaseException:
-                    self._room.release()
-                    raise
-                task = asyncio.create_task(self._handle(message))
-                self._running.add(task)
-                task.add_done_callback(self._done)
+                    if self._stopping.is_set():
+                        return
+                    message = await self._next(inbox, address, stopping)
+                finally:
+                    if message is None:
+                        self._room.release()
+                if message is not None:
+                    task = asyncio.create_task(self._handle(message))
+                    self._running.add(task)
+                    task.add_done_callback(self._done)
         finally:
+            stopping.cancel()
             with suppress(nats.errors.Error):  # it would hide the cancellation that ends us
-                await pull.unsubscribe()
+                await inbox.unsubscribe()
+
+    async def _next(self, inbox: Inbox, address: str, stopping: asyncio.Task[bool]) -> Msg | None:
+        """The next event, or None when there is none yet. Raises APIError when the consumer is not there."""
+        name, stream = self._subscription.durable, self._subscription.stream
+        asked = time.monotonic()
+        request = json.dumps({"batch": 1, "expires": int(_FETCH * 1e9)}).encode()
+        await self._client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", request, address)
+        arriving = asyncio.create_task(inbox.next_msg(_FETCH + 1))
+        try:
+            await asyncio.wait((arriving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                # What the server had sent before it knew that we stop comes in, and nothing after it.
+                with suppress(nats.errors.Error, TimeoutError):
+                    await asyncio.wait_for(inbox.drain(), 1)  # type: ignore[no-untyped-call]
+        finally:
+            arriving.cancel()
+            [message] = await asyncio.gather(arriving, return_exceptions=True)
+        if isinstance(message, nats.errors.TimeoutError | asyncio.CancelledError):
+            return None  # the request or its answer was lost, or we stop
+        if isinstance(message, BaseException):
+            raise message
+        status = (message.headers or {}).get("Status")
+        if status is None and stopping.done():
+            await message.nak()
+            return None
+        if status is None:
+            return message
+        if status not in _NOTHING:
+            raise nats.js.errors.APIError.from_msg(message)
+        if time.monotonic() - asked < 1:  # it had to be ended early
+            await asyncio.sleep(0.5)
+        return None
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import nats
+import nats.js.errors
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -69,6 +70,14 @@ class Line:
     async def unsettled(self) -> int:
         info = await self.jetstream.consumer_info(self.stream, f"test-{self.stream}")
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def waiting(self) -> int:
+        """How many fetches wait at the server."""
+        try:
+            info = await self.jetstream.consumer_info(self.stream, f"test-{self.stream}")
+        except nats.js.errors.NotFoundError:
+            return 0
+        return info.num_waiting or 0
 
     async def buried(self) -> list[RawStreamMsg]:
         return [
@@ -247,6 +256,80 @@ async def test_an_event_in_hand_at_the_end_is_given_back_at_once(line: Line, eve
     line.handler = line.note
     async with consuming(line):
         await eventually(lambda: line.seen == ["kept"], within=3)
+
+
+async def test_stopping_finishes_the_event_in_hand_and_takes_no_other(
+    line: Line, eventually: Eventually
+) -> None:
+    done = asyncio.Event()
+
+    async def slow(event: Event) -> None:
+        line.tries += 1
+        await done.wait()
+        line.seen.append(event.message.value)
+
+    line.handler = slow
+    await line.publish(StringValue(value="in hand"))
+    await line.publish(StringValue(value="next"))
+    stopped = Consumer(line.client, line.subscription())
+    running = asyncio.create_task(stopped.run())
+    await eventually(lambda: line.tries == 1)
+    stopping = asyncio.create_task(stopped.stop(grace=30))
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    done.set()
+    await asyncio.wait_for(stopping, 5)
+    assert running.done()
+    assert line.seen == ["in hand"]
+    assert await line.unsettled() == 1
+    async with consuming(line):
+        await eventually(lambda: line.seen == ["in hand", "next"], within=3)
+
+
+async def test_stopping_gives_back_what_outlasts_its_grace(line: Line, eventually: Eventually) -> None:
+    async def never(event: Event) -> None:
+        line.tries += 1
+        await asyncio.Event().wait()
+
+    line.handler = never
+    await line.publish(StringValue(value="kept"))
+    stopped = Consumer(line.client, line.subscription())
+    running = asyncio.create_task(stopped.run())
+    await eventually(lambda: line.tries == 1)
+    await stopped.stop(grace=0.1)
+    assert running.done()
+    line.handler = line.note
+    async with consuming(line):
+        await eventually(lambda: line.seen == ["kept"], within=3)
+
+
+async def test_what_arrives_while_it_stops_goes_to_another_at_once(
+    line: Line, eventually: Eventually
+) -> None:
+    for number in range(30):  # each time the event and the end meet somewhere else on the way
+        stopped = Consumer(line.client, line.subscription())
+        running = asyncio.create_task(stopped.run())
+        await eventually(lambda: line.waiting(), every=0)
+        publishing = asyncio.create_task(line.publish(StringValue(value=str(number))))
+        await asyncio.sleep(number * 0.0001)
+        await stopped.stop()
+        await publishing
+        assert running.done()
+    async with consuming(line):
+        await eventually(lambda: len(line.seen) >= 30, within=5)  # less than the wait for one lost event
+    assert line.seen == [str(number) for number in range(30)]
+
+
+async def test_stopping_an_idle_consumer_does_not_wait_for_its_fetch(
+    line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_FETCH", 60.0)
+    idle = Consumer(line.client, line.subscription())
+    running = asyncio.create_task(idle.run())
+    await eventually(lambda: line.waiting())
+    await asyncio.wait_for(idle.stop(grace=50), 10)
+    assert running.done()
+    await idle.stop()
 
 
 async def test_an_event_of_a_process_that_died_comes_again(
