@@ -70,6 +70,7 @@ def summary(path: Path) -> dict[str, str]:
         "from": str(mail["from"] or ""),
         "subject": str(mail["subject"] or ""),
         "date": str(mail["date"] or ""),
+        "message_id": str(mail["message-id"] or ""),
     }
 
 
@@ -90,7 +91,13 @@ class Catcher:
 
 
 def website(folder: Folder) -> Starlette:
-    """The list for a browser at /, as JSON at /mails, and each mail as text at /mails/{id}."""
+    """The list for a browser at /, as JSON at /mails (`?newest=200`), each mail as text at /mails/{id}."""
+
+    def listed(request: Request) -> Response:
+        most = request.query_params.get("newest", "200")
+        if not (most.isascii() and most.isdigit()):
+            return PlainTextResponse("newest is a number of mails", status_code=400)
+        return JSONResponse([summary(path) for path in folder.newest()[: int(most)]])
 
     def one(request: Request) -> Response:
         path = folder.path / f"{Path(request.path_params['id']).name}.eml"
@@ -104,7 +111,7 @@ def website(folder: Folder) -> Starlette:
     return Starlette(
         routes=[
             Route("/", lambda _request: HTMLResponse(PAGE)),
-            Route("/mails", lambda _request: JSONResponse([summary(path) for path in folder.newest()[:200]])),
+            Route("/mails", listed),
             Route("/mails/{id}", one),
         ]
     )

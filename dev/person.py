@@ -8,6 +8,7 @@ import io
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx
@@ -25,17 +26,49 @@ class Surprise(Exception):
     """The system did something that the person did not expect."""
 
 
+@dataclass
+class Tally:
+    """What people went through: how often they had to send a request, unchanged, until it was answered."""
+
+    at_once: int = 0
+    second_try: int = 0
+    more_tries: int = 0  # a client that tries again once would have shown a failure
+    longest: float = 0.0  # seconds from the first try to the answer
+    answered: list[float] = field(default_factory=list)  # moments on the monotonic clock
+
+    def note(self, tries: int, began: float, *, well: bool = True) -> None:
+        """One request, answered or given up now, after so many tries from `began` on."""
+        now = time.monotonic()
+        if not well or tries > 2:
+            self.more_tries += 1
+        elif tries == 2:
+            self.second_try += 1
+        else:
+            self.at_once += 1
+        self.longest = max(self.longest, now - began)
+        if well:
+            self.answered.append(now)
+
+
 class Person:
     """Somebody with an HTTP client. Use as an async context manager.
 
     With `patience` (seconds) every request is sent again, unchanged and so with the same `requestId`, while
-    nobody answers or the answer is that a service cannot be reached.
+    nobody answers or the answer is that a service cannot be reached. `tally` is told of each.
     """
 
-    def __init__(self, name: str, gateway: str, locale: str = "vi", patience: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        gateway: str,
+        locale: str = "vi",
+        patience: float = 0.0,
+        tally: Tally | None = None,
+    ) -> None:
         self.name = name
         self.gateway = gateway
         self.patience = patience
+        self.tally = tally or Tally()
         self.token = ""
         self.refresh_token = ""
         self._http = httpx.AsyncClient(timeout=30, headers={"Accept-Language": locale})
@@ -147,16 +180,19 @@ class Person:
         away: Callable[[httpx.Response], bool] = lambda answer: False,
         **content: Any,
     ) -> httpx.Response:
-        deadline = time.monotonic() + self.patience
+        began, tries = time.monotonic(), 0
         while True:
+            tries += 1
+            late = time.monotonic() >= began + self.patience
             try:
                 answer = await self._http.request(method, url, **content)
-                if answer.status_code not in AWAY and not away(answer):
-                    return answer
-                if time.monotonic() >= deadline:
+                well = answer.status_code not in AWAY and not away(answer)
+                if well or late:
+                    self.tally.note(tries, began, well=well)
                     return answer
             except httpx.TransportError:
-                if time.monotonic() >= deadline:
+                if late:
+                    self.tally.note(tries, began, well=False)
                     raise
             await asyncio.sleep(AGAIN)
 
@@ -167,12 +203,16 @@ class Person:
             client = TusClient(url, headers=self.headers)
             client.uploader(file_stream=io.BytesIO(content), url=url, chunk_size=CHUNK).upload()
 
-        deadline = time.monotonic() + self.patience
+        began, tries = time.monotonic(), 0
         while True:
+            tries += 1
+            late = time.monotonic() >= began + self.patience
             try:
-                return await asyncio.to_thread(go_on)
+                await asyncio.to_thread(go_on)
+                return self.tally.note(tries, began)
             except TusCommunicationError as error:  # 409: the break came after the bytes
-                if error.status_code not in (*AWAY, 409) or time.monotonic() >= deadline:
+                if error.status_code not in (*AWAY, 409) or late:
+                    self.tally.note(tries, began, well=False)
                     raise Surprise(f"{self.name}: the upload failed: {error}") from error
             await asyncio.sleep(AGAIN)
 

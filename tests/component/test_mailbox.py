@@ -22,6 +22,7 @@ async def test_a_mail_is_kept_as_a_file_and_listed_newest_first(tmp_path: Path) 
     for subject in ("Hồ sơ đã được tiếp nhận", "Biên lai điện tử"):
         mail = EmailMessage()
         mail["From"], mail["To"], mail["Subject"] = "khong-tra-loi@motcua.example", "an@example.vn", subject
+        mail["Message-ID"] = f"<{subject.encode().hex()}@motcua.example>"
         mail.set_content("Kính gửi bà Nguyễn Thị An")
         await aiosmtplib.send(mail, hostname=HOST, port=port)
     server.close()
@@ -33,6 +34,9 @@ async def test_a_mail_is_kept_as_a_file_and_listed_newest_first(tmp_path: Path) 
         listed = (await browser.get("/mails")).json()
         assert [entry["subject"] for entry in listed] == ["Biên lai điện tử", "Hồ sơ đã được tiếp nhận"]
         assert listed[0]["to"] == "an@example.vn"
+        assert listed[0]["message_id"] == f"<{'Biên lai điện tử'.encode().hex()}@motcua.example>"
+        assert (await browser.get("/mails?newest=1")).json() == listed[:1]
+        assert (await browser.get("/mails?newest=all")).status_code == 400
         shown = await browser.get(f"/mails/{listed[0]['id']}")
         assert "Kính gửi bà Nguyễn Thị An" in shown.text
         assert "Subject: Biên lai điện tử" in shown.text
