@@ -1,6 +1,6 @@
 """The local mail catcher: takes all mail over SMTP, delivers none, keeps it as files, lists it over HTTP.
 
-python -m dev.mailbox FOLDER SMTP_PORT HTTP_PORT
+python -m dev.mailbox FOLDER SMTP_PORT HTTP_PORT [HOST]
 """
 
 import asyncio
@@ -117,24 +117,24 @@ def website(folder: Folder) -> Starlette:
     )
 
 
-async def serve(folder: Folder, smtp_port: int, http_port: int) -> None:
+async def serve(folder: Folder, smtp_port: int, http_port: int, host: str) -> None:
     """Serves both protocols until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     smtp = await loop.create_server(
         lambda: SMTP(Catcher(folder), enable_SMTPUTF8=True, data_size_limit=LARGEST, hostname="localhost"),
-        HOST,
+        host,
         smtp_port,
     )
-    config = uvicorn.Config(website(folder), host=HOST, port=http_port, log_level="warning", access_log=False)
+    config = uvicorn.Config(website(folder), host=host, port=http_port, log_level="warning", access_log=False)
     await uvicorn.Server(config).serve()
     smtp.close()
 
 
 def main(argv: list[str]) -> None:
-    """Entry: folder, SMTP port, HTTP port."""
+    """Entry: folder, SMTP port, HTTP port; the address to listen on, else 127.0.0.1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd tells every command
-    asyncio.run(serve(Folder(Path(argv[0])), int(argv[1]), int(argv[2])))
+    asyncio.run(serve(Folder(Path(argv[0])), int(argv[1]), int(argv[2]), *argv[3:4] or [HOST]))
 
 
 if __name__ == "__main__":
