@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,12 +30,21 @@ from opentelemetry import trace
 from kit import clock
 from kit.errors import Conflict, DomainError, RateLimited, Unauthenticated, Unavailable
 from kit.events import subject
-from kit.telemetry import EVENTS_HANDLED, parent_from, tracer
+from kit.telemetry import (
+    EVENTS_DEAD,
+    EVENTS_HANDLED,
+    EVENTS_PENDING,
+    EVENTS_REDELIVERED,
+    EVENTS_UNACKNOWLEDGED,
+    parent_from,
+    tracer,
+)
 
 DEAD = "DEAD"
 _ACK_WAIT = 10.0  # seconds of silence after which an event is given to another
 _PARALLEL = 8  # events handled at once when their order does not matter
 _FETCH = 2.0  # seconds that a fetch waits, and that a lost one costs after a reconnect
+_MEASURE = 10.0  # seconds between two looks at how far behind the consumers are
 _BACKOFF = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0, 30.0)  # seconds before the next attempt
 # Refusals that say nothing of the event: a lost race, or a called service that is busy or does not know our
 # token (its keys have just changed). They are worth all attempts.
@@ -123,6 +132,21 @@ async def provision_consumer(jetstream: JetStreamContext, subscription: Subscrip
         await jetstream.delete_consumer(stream, name)
         fresh.deliver_policy, fresh.opt_start_seq = DeliverPolicy.BY_START_SEQUENCE, after + 1
         await jetstream.add_consumer(stream, fresh)
+
+
+async def measure(jetstream: JetStreamContext, subscriptions: Iterable[Subscription]) -> None:
+    """Measures how far behind the consumers are, and what is set aside, until cancelled."""
+    wanted = list(subscriptions)
+    while True:
+        with suppress(nats.errors.Error, OSError):  # no value then; who publishes and fetches says so
+            for subscription in wanted:
+                info = await jetstream.consumer_info(subscription.stream, subscription.durable)
+                labels = (subscription.stream, subscription.durable)
+                EVENTS_PENDING.set(info.num_pending or 0, *labels)
+                EVENTS_UNACKNOWLEDGED.set(info.num_ack_pending or 0, *labels)
+                EVENTS_REDELIVERED.set(info.num_redelivered or 0, *labels)
+            EVENTS_DEAD.set((await jetstream.stream_info(DEAD)).state.messages)
+        await asyncio.sleep(_MEASURE)
 
 
 class Consumer:

@@ -18,7 +18,7 @@ from opentelemetry import trace
 from kit.errors import Unavailable
 from kit.events import Entry
 from kit.mongo import Store
-from kit.telemetry import EVENTS_PUBLISHED, parent_from, traceparent, tracer
+from kit.telemetry import EVENTS_PUBLISHED, OUTBOX_PENDING, parent_from, traceparent, tracer
 
 _PARALLEL = 16  # aggregates published at the same time
 _LOOK = 100  # aggregates found at one look
@@ -31,7 +31,7 @@ class Relay:
     def __init__(
         self, stores: Iterable[Store[Any]], jetstream: JetStreamContext, *, poll: float = 5.0
     ) -> None:
-        self._stores = list(stores)
+        self._stores = [store for store in stores if store.context]  # the others announce nothing
         self._jetstream = jetstream
         self._poll = poll
         self._due: asyncio.Queue[tuple[Store[Any], str]] = asyncio.Queue()
@@ -54,19 +54,26 @@ class Relay:
             for _ in range(_PARALLEL):
                 tasks.create_task(self._work())
 
+    async def settled(self) -> None:
+        """Returns when all that was woken so far has been tried."""
+        await self._due.join()
+
     async def _look(self) -> None:
         while True:
             pause = self._poll
             for store in self._stores:
                 try:
                     found = await store.pending(_LOOK)
+                    many = len(found) == _LOOK
+                    waiting = await store.count({"outbox_pending": 1}) if many else len(found)
                 except Unavailable as error:
                     log.warning("outbox of %s not read: %s", store.name, error)
                     continue
+                OUTBOX_PENDING.set(waiting, store.name)
                 for id in found:
                     if (store.name, id) not in self._queued:
                         self.wake(store, id)
-                if len(found) == _LOOK:  # there may be more
+                if many:
                     pause = min(self._poll, 0.5)
             await asyncio.sleep(pause)
 
@@ -87,6 +94,7 @@ class Relay:
             if key in self._again:
                 self._again.discard(key)
                 self.wake(store, id)
+            self._due.task_done()
 
     async def _relay(self, store: Store[Any], id: str) -> None:
         done: set[str] = set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import orjson
@@ -13,7 +15,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
-from prometheus_client import Counter, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from kit.settings import Settings
 
@@ -26,6 +30,55 @@ EVENTS_HANDLED = Histogram(
     "event_handled_seconds", "Events handled", ("consumer", "type", "outcome"), buckets=SECONDS
 )
 EVENTS_PUBLISHED = Counter("event_published", "Events published", ("type", "outcome"))
+
+
+class Measured(Collector):
+    """A gauge of what lies elsewhere. A value that is not measured again within `fresh` seconds is no longer
+    shown: better none than one that was true before NATS or the database went away."""
+
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        labels: tuple[str, ...] = (),
+        *,
+        fresh: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._help, self._labels, self._fresh, self._clock = help, labels, fresh, clock
+        self._values: dict[tuple[str, ...], tuple[float, float]] = {}
+
+    def set(self, value: float, *labels: str) -> None:
+        """What was measured just now."""
+        self._values[labels] = (value, self._clock())
+
+    def describe(self) -> Iterable[Metric]:
+        """The metric without values, for the registry."""
+        return [GaugeMetricFamily(self.name, self._help, labels=self._labels)]
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric with the values that are fresh; nothing when none is."""
+        oldest = self._clock() - self._fresh
+        family = GaugeMetricFamily(self.name, self._help, labels=self._labels)
+        for labels, (value, at) in list(self._values.items()):
+            if at >= oldest:
+                family.add_metric(labels, value)
+        return [family] if family.samples else []
+
+
+# Every replica measures the same: `max by (consumer)`, not `sum`.
+EVENTS_PENDING = Measured("event_consumer_pending", "Events not delivered yet", ("stream", "consumer"))
+EVENTS_UNACKNOWLEDGED = Measured(
+    "event_consumer_unacknowledged", "Events delivered and not settled", ("stream", "consumer")
+)
+EVENTS_REDELIVERED = Measured(
+    "event_consumer_redelivered", "Unsettled events delivered more than once", ("stream", "consumer")
+)
+OUTBOX_PENDING = Measured("event_outbox_pending", "Documents with events to publish", ("collection",))
+EVENTS_DEAD = Measured("events_dead", "Events that were set aside")
+for _gauge in (EVENTS_PENDING, EVENTS_UNACKNOWLEDGED, EVENTS_REDELIVERED, OUTBOX_PENDING, EVENTS_DEAD):
+    REGISTRY.register(_gauge)
 
 
 def setup(settings: Settings, name: str) -> None:
@@ -52,9 +105,12 @@ def setup(settings: Settings, name: str) -> None:
 
 
 def serve_metrics(listen: str) -> int:
-    """Prometheus metrics over HTTP at host:port, from a thread of its own. Returns the port."""
+    """Prometheus metrics over HTTP at host:port, from a thread of its own. Returns the port; raises OSError."""
     host, _, port = listen.rpartition(":")
-    server, _thread = start_http_server(int(port), addr=host or "127.0.0.1")
+    try:
+        server, _thread = start_http_server(int(port), addr=host or "127.0.0.1")
+    except (OSError, OverflowError, ValueError) as error:
+        raise OSError(f"cannot serve metrics on {listen}: {error}") from error
     return server.server_port
 
 

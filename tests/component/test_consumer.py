@@ -15,9 +15,18 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, RawStreamMsg
+from prometheus_client import REGISTRY
 
-from kit import clock, consumer, dead
-from kit.consumer import DEAD, Consumer, Event, Subscription, provision_consumer, provision_stream
+from kit import clock, consumer, dead, telemetry
+from kit.consumer import (
+    DEAD,
+    Consumer,
+    Event,
+    Subscription,
+    measure,
+    provision_consumer,
+    provision_stream,
+)
 from kit.errors import Conflict, FailedPrecondition, RateLimited, Unauthenticated, Unavailable
 from kit.events import subject
 from kit.ids import uuid7
@@ -450,3 +459,71 @@ async def test_what_was_set_aside_can_be_replayed(line: Line, eventually: Eventu
         await dead.replay(line.jetstream, buried.seq)
         await eventually(lambda: line.seen == ["later"])
     assert await line.buried() == []
+
+
+class Gauges:
+    """What this process shows of a line's consumer."""
+
+    def __init__(self, line: Line) -> None:
+        self._labels = {"stream": line.stream, "consumer": f"test-{line.stream}"}
+
+    def __call__(self, name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"event_consumer_{name}", self._labels)
+
+
+@asynccontextmanager
+async def measuring(line: Line) -> AsyncIterator[Gauges]:
+    task = asyncio.create_task(measure(line.jetstream, [line.subscription()]))
+    yield Gauges(line)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_how_far_behind_a_consumer_is_can_be_seen(
+    line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_MEASURE", 0.05)
+    hold, done = asyncio.Event(), asyncio.Event()
+
+    async def slow(event: Event) -> None:
+        hold.set()
+        await done.wait()
+
+    line.handler = slow
+    async with measuring(line) as shown, consuming(line):
+        for number in range(5):
+            await line.publish(StringValue(value=str(number)), key=str(number % 2))
+        await asyncio.wait_for(hold.wait(), 10)
+        await eventually(lambda: (shown("pending") or 0) + (shown("unacknowledged") or 0) == 5)
+        assert shown("unacknowledged")
+        assert shown("redelivered") == 0
+        done.set()
+        await eventually(lambda: (shown("pending"), shown("unacknowledged")) == (0, 0))
+
+
+async def test_an_event_that_comes_again_and_what_is_set_aside_can_be_seen(
+    line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_MEASURE", 0.05)
+    line.fail = RuntimeError("boom")
+    async with measuring(line) as shown, consuming(line):
+        before = await eventually(lambda: REGISTRY.get_sample_value("events_dead") is not None) and len(
+            await dead.messages(line.jetstream)
+        )
+        await line.publish(StringValue(value="bad"))
+        await eventually(lambda: shown("redelivered") == 1)
+        line.fail = FailedPrecondition("WRONG_STATE")
+        await eventually(lambda: REGISTRY.get_sample_value("events_dead") == before + 1)
+
+
+async def test_without_nats_nothing_is_shown_rather_than_what_was(
+    nats_server: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_MEASURE", 0.05)
+    monkeypatch.setattr(telemetry.EVENTS_PENDING, "_fresh", 0.5)
+    async with a_line(nats_server.url) as line, consuming(line), measuring(line) as shown:
+        await eventually(lambda: shown("pending") == 0)
+        nats_server.stop()
+        await eventually(lambda: shown("pending") is None)
+        nats_server.start()
+        await eventually(lambda: shown("pending") == 0, within=30)

@@ -13,8 +13,9 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from prometheus_client import REGISTRY
 
-from kit import clock, mongo
+from kit import clock, mongo, outbox
 from kit.consumer import provision_stream
 from kit.ids import uuid7
 from kit.mongo import Store
@@ -199,3 +200,22 @@ async def test_a_stream_that_differs_is_corrected(room: Room) -> None:
     corrected = (await room.jetstream.stream_info(room.context)).config
     assert corrected.duplicate_window == 120.0
     assert corrected.subjects == [f"motcua.{room.context}.>"]
+
+
+async def test_what_waits_to_be_published_can_be_seen(
+    mongo_url: str, nats_server: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_LOOK", 2)
+
+    def shown() -> float | None:
+        return REGISTRY.get_sample_value("event_outbox_pending", {"collection": "lamps"})
+
+    async with a_room(mongo_url, nats_server.url) as room, relaying(room, poll=0.1):
+        await eventually(lambda: shown() == 0)
+        nats_server.stop()
+        lamps = [await room.lamps.add(Lamp(uuid7())) for _ in range(5)]
+        for lamp in lamps:
+            await room.lamps.change(lamp.id, Lamp.switch)
+        await eventually(lambda: shown() == 5)
+        nats_server.start()
+        await eventually(lambda: shown() == 0, within=20)

@@ -12,7 +12,7 @@ from kit.outbox import Relay
 class Outbox:
     """A store with one announcement in each of its aggregates."""
 
-    name = "things"
+    name = context = "things"
 
     async def pending(self, limit: int = 100) -> list[str]:
         return ["a", "b"]

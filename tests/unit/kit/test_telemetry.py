@@ -8,8 +8,9 @@ import sys
 
 import pytest
 from opentelemetry import trace
+from prometheus_client import CollectorRegistry, generate_latest
 
-from kit.telemetry import ConsoleLine, JsonLine, parent_from, traceparent
+from kit.telemetry import ConsoleLine, JsonLine, Measured, parent_from, traceparent
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -53,3 +54,20 @@ def test_a_trace_goes_on_from_its_parent() -> None:
 )
 def test_a_malformed_parent_begins_a_new_trace(text: str | None) -> None:
     assert parent_from(text) is None
+
+
+def test_a_value_that_is_no_longer_measured_is_no_longer_shown() -> None:
+    now = 0.0
+    gauge = Measured("waiting", "What waits", ("kind",), fresh=30, clock=lambda: now)
+    registry = CollectorRegistry()
+    registry.register(gauge)
+    gauge.set(3, "old")
+    now = 20
+    gauge.set(4, "new")
+    assert 'waiting{kind="old"} 3.0' in generate_latest(registry).decode()
+    now = 40
+    text = generate_latest(registry).decode()
+    assert 'waiting{kind="new"} 4.0' in text
+    assert "old" not in text
+    now = 60
+    assert "waiting" not in generate_latest(registry).decode()
