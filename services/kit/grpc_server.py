@@ -158,6 +158,16 @@ def _masked(error: Exception) -> DomainError:
     return _Masked("INTERNAL", f"internal error {error_id}", error_id=error_id)
 
 
+def free_to_listen(listen: str) -> None:
+    """Raises OSError with the reason, which gRPC does not say, when host:port cannot be listened on."""
+    host, _, port = listen.rpartition(":")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise OSError(f"cannot listen on {listen}: {error}") from error
+
+
 class _Names:
     """Passes servicers on to the server and notes their names."""
 
@@ -213,12 +223,10 @@ class Server:
         """Listens. Raises OSError when the port is taken. Not ready until `ready(True)`."""
         await self.ready(False)
         listen = self._settings.grpc_listen
-        host, _, port = listen.rpartition(":")
+        free_to_listen(listen)
         try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            socket.create_server((host.strip("[]"), int(port)), family=family).close()  # gRPC says no reason
             self.port = self._server.add_insecure_port(listen)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError) as error:
             raise OSError(f"cannot listen on {listen}: {error}") from error
         await self._server.start()
 
@@ -230,7 +238,11 @@ class Server:
         for name in ("", *self.names):
             await self._health.set(name, serving)
 
+    async def leave(self) -> None:
+        """Not ready from now on, but serving still."""
+        await self._health.enter_graceful_shutdown()
+
     async def stop(self) -> None:
         """Not ready first; then no new calls, and `grace` seconds for those that run."""
-        await self._health.enter_graceful_shutdown()
+        await self.leave()
         await self._server.stop(self._settings.grace)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import signal
 import sys
 import time
 import typing
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
 
 import nats
 import uvloop
@@ -20,16 +22,19 @@ from pydantic_settings import SettingsError
 
 from kit import mongo, telemetry
 from kit.auth import TokenVerifier
-from kit.consumer import DEAD, Consumer, Subscription, provision_consumer, provision_stream
-from kit.errors import DomainError
-from kit.grpc_server import AddServicer, Server
+from kit.consumer import DEAD, Consumer, Subscription, measure, provision_consumer, provision_stream
+from kit.errors import DomainError, Unavailable
+from kit.grpc_server import AddServicer, Server, free_to_listen
 from kit.outbox import Relay
+from kit.probe import Probe
 from kit.settings import CannotStart as CannotStart
 from kit.settings import Settings
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
-_PROBE = 2.0  # seconds between two looks at the database
-_TELL = 10.0  # seconds between two lines that say NATS is away
+_LOOK = 2.0  # seconds between two looks at the database
+_TELL = 10.0  # seconds between two lines that say what is away
+_SETTLE = 5.0  # seconds that the last announcements get on the way out
 _MESSAGING = 10.0  # seconds that a start waits for NATS before it goes on without
 
 
@@ -66,13 +71,24 @@ class Service:
         self._opening = tuple(opening)
         self._closing = tuple(closing)
         self._server = Server(settings, servicers, verifier)
+        self._probe = Probe(settings.probe_listen)
         self._running: list[asyncio.Task[None]] = []
+        self._talking: asyncio.Task[None] | None = None
+        self._consumers: list[Consumer] = []
+        self._relay: Relay | None = None
+        self._ready = False
+        self._patient_until = 0.0
         self._told = 0.0
 
     @property
     def port(self) -> int:
         """Where the API listens, once started."""
         return self._server.port
+
+    @property
+    def probe_port(self) -> int:
+        """Where health for the kubelet listens, once started; 0 without PROBE_LISTEN."""
+        return self._probe.port
 
     async def start(self) -> None:
         """Returns when the service is ready. Raises CannotStart."""
@@ -89,53 +105,94 @@ class Service:
             raise
 
     async def _start(self) -> None:
-        if self._database is not None:
-            kind = await mongo.kind_of(self._database)
+        await self._probe.start()
+        free_to_listen(self.settings.grpc_listen)  # said now, not after a wait
+        if self.settings.metrics_listen:
+            self.metrics_port = telemetry.serve_metrics(self.settings.metrics_listen)
+        self._patient_until = time.monotonic() + self.settings.start_patience
+        if (database := self._database) is not None:
+            kind = await self._reach(lambda: mongo.kind_of(database))
             if self.settings.environment == "production" and kind not in ("replica set", "sharded"):
                 raise CannotStart(
                     f"{self.name}: production needs a MongoDB replica set; MONGODB_URL leads to a {kind}"
                 )
         for store in self.stores:
-            await store.prepare()
-        if self.settings.metrics_listen:
-            self.metrics_port = telemetry.serve_metrics(self.settings.metrics_listen)
+            await self._reach(store.prepare)
         await self._server.start()
         if self._streams() or self.subscriptions:
             connected = asyncio.Event()
-            self._spawn(lambda: self._messaging(connected))
+            self._talking = asyncio.create_task(_forever(lambda: self._messaging(connected)))
             try:
                 await asyncio.wait_for(connected.wait(), _MESSAGING)
             except TimeoutError:
                 log.warning("NATS does not answer at %s; events wait", self.settings.nats_url)
         for step in self._opening:
-            await step()
+            await self._reach(step)
         for task in self._tasks:
             self._spawn(task)
+        self._ready = True
         await self._server.ready(True)
+        await self._probe.ready(True)
         if self._database is not None:
-            self._spawn(self._probe)
+            self._spawn(self._watch)
         log.info("%s ready on port %d", self.name, self.port)
 
+    async def _reach(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Takes a step of the start, again and again while what it needs is away and there is patience."""
+        while True:
+            try:
+                return await step()
+            except Unavailable as error:
+                if time.monotonic() >= self._patient_until:
+                    raise
+                if self._due_to_tell():
+                    log.warning("%s waits to start: %s", self.name, error)
+            await asyncio.sleep(1)
+
     async def stop(self) -> None:
-        """Not ready first, then running calls finish, then everything behind them ends."""
-        await self._server.stop()
+        """Not ready first, while `drain` lets callers go elsewhere. Then no new calls; those that run have
+        `grace` seconds, as have the events in hand from the beginning on. What is behind them ends last."""
+        drain, grace = self.settings.drain if self._ready else 0.0, self.settings.grace
+        self._ready = False
+        await self._probe.ready(False)
+        await self._server.leave()
+        hearing = [asyncio.create_task(consumer.stop(drain + grace)) for consumer in self._consumers]
+        if drain:
+            await asyncio.sleep(drain)
         for task in self._running:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(self._server.stop(), *hearing, *self._running, return_exceptions=True)
         self._running.clear()
-        if self.nats is not None:
-            await self.nats.close()
+        await self._end_messaging()
         for step in self._closing:
             await step()
         if self._database is not None:
             self._database.client.close()
+        await self._probe.stop()
+
+    async def _end_messaging(self) -> None:
+        """What the last calls and events had to announce goes out if it can, then the connection ends."""
+        if self._relay is not None and self.nats is not None and self.nats.is_connected:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._relay.settled(), min(_SETTLE, self.settings.grace))
+        if self._talking is not None:
+            self._talking.cancel()
+            await asyncio.gather(self._talking, return_exceptions=True)
+        if self.nats is not None:
+            await self.nats.close()
 
     async def run(self) -> None:
-        """Starts, and runs until SIGTERM or SIGINT."""
+        """Starts, and runs until SIGTERM or SIGINT; a second one ends the process there and then."""
         asked = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def ask(number: int) -> None:
+            if asked.is_set():
+                os._exit(128 + number)
+            asked.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
+            loop.add_signal_handler(number, ask, number)
         starting = asyncio.create_task(self.start())
         waiting = asyncio.create_task(asked.wait())
         await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -183,29 +240,36 @@ class Service:
             except (nats.errors.Error, OSError) as error:
                 await self._nats_away(error)
             await asyncio.sleep(1)
-        relay = Relay(self.stores, jetstream)
+        relay = self._relay = Relay(self.stores, jetstream)
         for store in self.stores:
             store.wake = relay.wake
         connected.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run())
-            for subscription in self.subscriptions:
-                tasks.create_task(Consumer(client, subscription).run())
+            tasks.create_task(measure(jetstream, self.subscriptions))
+            self._consumers = [Consumer(client, subscription) for subscription in self.subscriptions]
+            for consumer in self._consumers:
+                tasks.create_task(consumer.run())
 
     async def _nats_away(self, error: Exception) -> None:
-        if time.monotonic() - self._told > _TELL:
-            self._told = time.monotonic()
+        if self._due_to_tell():
             log.warning("NATS: %s; events wait", str(error) or type(error).__name__)
+
+    def _due_to_tell(self) -> bool:
+        if time.monotonic() - self._told <= _TELL:
+            return False
+        self._told = time.monotonic()
+        return True
 
     async def _nats_back(self) -> None:
         log.info("NATS answers again")
 
-    async def _probe(self) -> None:
-        """Ready only while the database answers."""
+    async def _watch(self) -> None:
+        """On the API's port, what people and the gateway ask: ready only while the database answers."""
         ready = True
         while True:
-            await asyncio.sleep(_PROBE)
-            answers = self._database is None or await mongo.answers(self._database, _PROBE)
+            await asyncio.sleep(_LOOK)
+            answers = self._database is None or await mongo.answers(self._database, _LOOK)
             if answers != ready:
                 ready = answers
                 log.warning("database %s", "answers again" if ready else "does not answer; not ready")

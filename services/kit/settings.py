@@ -32,7 +32,24 @@ class Settings(BaseSettings):
     grpc_max_connection_age: float = Field(
         default=300.0, gt=0, description="seconds until a client must reconnect"
     )
-    grace: float = Field(default=10.0, ge=0, description="seconds given to running calls when stopping")
+    probe_listen: str = Field(
+        default="",
+        description="host:port of gRPC health for probes, without TLS, of the services `live` and `ready`; "
+        "empty: none",
+    )
+    start_patience: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds a start waits for the database and object storage; 0: no longer than any call",
+    )
+    drain: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds of still serving after `not ready` when stopping, for callers to go",
+    )
+    grace: float = Field(
+        default=10.0, ge=0, description="seconds given to running calls and events in hand when stopping"
+    )
     metrics_listen: str = Field(default="", description="host:port of Prometheus metrics; empty: none")
     otlp_endpoint: str = Field(
         default="", description="OTLP/gRPC collector of traces; empty: none are shipped"

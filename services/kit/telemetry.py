@@ -105,7 +105,8 @@ def setup(settings: Settings, name: str) -> None:
 
 
 def serve_metrics(listen: str) -> int:
-    """Prometheus metrics over HTTP at host:port, from a thread of its own. Returns the port; raises OSError."""
+    """Prometheus metrics over HTTP at host:port, from a thread of its own. Returns the port. Raises OSError
+    when it cannot."""
     host, _, port = listen.rpartition(":")
     try:
         server, _thread = start_http_server(int(port), addr=host or "127.0.0.1")
