@@ -196,7 +196,7 @@ def _gateway(options: Options, where: Addresses, keys: Keys) -> Part:
         "GATEWAY_HOST": HOST,
         "GATEWAY_PORT": str(options.ports["gateway"]),
     }
-    return Part("gateway", _module("gateway"), _http(f"{where.gateway}/readyz"), 2, environment)
+    return Part("gateway", _module("gateway"), _http(f"{where.gateway}/status"), 2, environment)
 
 
 def _common(name: str, options: Options, where: Addresses, keys: Keys) -> dict[str, str]:

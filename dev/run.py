@@ -83,7 +83,7 @@ def banner(where: Addresses) -> str:
         ("GraphiQL", f"{where.graphql} in a browser"),
         ("mail catcher", f"{where.mail} (files in {where.mail_folder})"),
         ("sandbox bank", where.sandbox),
-        ("health", f"{where.gateway}/readyz"),
+        ("health", f"{where.gateway}/status"),
         ("traces", traces),
         ("logs", f"below, and one file a part in {where.logs}"),
         ("metrics", ""),

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Iterator
 
 import uvicorn
 import uvloop
 from pydantic import ValidationError
 
 from gateway.app import build
+from gateway.leaving import Leaving
 from gateway.settings import GatewaySettings
 from kit import telemetry
+
+log = logging.getLogger(__name__)
+_IDLE = 75  # seconds that an unused connection is kept: longer than proxies do, so that it is they who close
 
 
 def main() -> None:
@@ -31,18 +41,24 @@ def main() -> None:
         sys.exit(_refuse(f"bad setting: {wrong}"))
     except OSError as error:
         sys.exit(_refuse(f"{settings.gateway_host}:{settings.gateway_port}: {os.strerror(error.errno or 0)}"))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has stopped
     try:
         uvloop.run(_serve(settings, listener))
     except (OSError, ValueError) as error:
         sys.exit(_refuse(str(error)))
 
 
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are ours: what they begin takes longer than uvicorn would wait."""
+        yield
+
+
 async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
     """The channels of the application belong to the loop that makes them, so it is built in here."""
+    leaving, asked = Leaving(), asyncio.Event()
     config = uvicorn.Config(
-        build(settings),
+        build(settings, leaving),
         http="httptools",
         ws="websockets-sansio",
         log_config=None,
@@ -50,10 +66,31 @@ async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
         server_header=False,
         proxy_headers=True,
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=min(5, int(settings.grace)),  # a stream never ends by itself
+        timeout_keep_alive=_IDLE,
         ws_max_size=settings.max_body_bytes,
     )
-    await uvicorn.Server(config).serve(sockets=[listener])
+    server = _Server(config)
+
+    def ask(number: int) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ask, number)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    waiting = asyncio.create_task(asked.wait())
+    await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        log.info("gateway stops")
+        leaving.begun = True
+        await asyncio.sleep(settings.drain)
+        began = time.monotonic()
+        await leaving.end_streams(settings.grace)
+        config.timeout_graceful_shutdown = math.ceil(max(0.0, settings.grace - time.monotonic() + began))
+        server.should_exit = True
+    waiting.cancel()
+    await serving
 
 
 def _refuse(line: str) -> int:

@@ -24,6 +24,7 @@ from gateway.browser import Browser
 from gateway.documents import Documents, Limits, read_trusted
 from gateway.endpoint import GraphQL
 from gateway.files import Files
+from gateway.leaving import Leaving
 from gateway.live import Live
 from gateway.payments import Payments
 from gateway.schema import schema
@@ -35,17 +36,21 @@ from motcua.identity.v1 import identity_pb2 as identity
 
 log = logging.getLogger(__name__)
 _HEALTH_TIMEOUT = 1.0  # seconds a service has to say that it serves
-_HEALTH_KEPT = 0.5  # seconds an answer of /readyz is good for
+_HEALTH_KEPT = 0.5  # seconds an answer of /status is good for
 
 
-def build(settings: GatewaySettings) -> ASGIApp:
-    """The ASGI application. Raises ValueError for trusted documents that are not what their hashes say."""
+def build(settings: GatewaySettings, leaving: Leaving | None = None) -> ASGIApp:
+    """The ASGI application. Whoever serves it tells by `leaving` when it is to end.
+
+    Raises ValueError for trusted documents that are not what their hashes say.
+    """
+    leaving = leaving or Leaving()
     services = Services(settings.targets, connect)
     verifier = TokenVerifier(lambda: _jwks(services))
     live = Live()
     limits = Limits(settings.max_tokens, settings.max_depth, settings.max_aliases, settings.max_cost)
     trusted = read_trusted(settings.trusted_documents) if settings.trusted_documents else None
-    graphql = GraphQL(settings, services, verifier, live, Documents(schema(), limits, trusted))
+    graphql = GraphQL(settings, services, verifier, live, Documents(schema(), limits, trusted), leaving)
     files, payments, health = Files(graphql), Payments(graphql), Health(services, live)
 
     async def graphql_http(request: Request) -> Response:
@@ -57,6 +62,9 @@ def build(settings: GatewaySettings) -> ASGIApp:
 
     async def graphql_socket(socket: WebSocket) -> None:
         await websocket.serve(graphql, socket)
+
+    async def ready(_request: Request) -> Response:
+        return PlainTextResponse("leaving", 503) if leaving.begun else PlainTextResponse("ready")
 
     async def jwks(_request: Request) -> Response:
         return JSONResponse(await _jwks(services), headers={"cache-control": "public, max-age=300"})
@@ -80,14 +88,15 @@ def build(settings: GatewaySettings) -> ASGIApp:
         Route("/payments/vnpay/return", payments.vnpay_return, methods=["GET"]),
         Route("/payments/transfer/notice", payments.transfer_notice, methods=["POST"]),
         Route("/.well-known/jwks.json", jwks, methods=["GET"]),
-        Route("/healthz", lambda _request: PlainTextResponse("ok"), methods=["GET"]),
-        Route("/readyz", health.__call__, methods=["GET"]),
+        Route("/livez", lambda _request: PlainTextResponse("live"), methods=["GET"]),
+        Route("/readyz", ready, methods=["GET"]),
+        Route("/status", health.__call__, methods=["GET"]),
     ]
-    return Browser(Starlette(routes=routes, lifespan=lifespan), settings)
+    return Browser(Starlette(routes=routes, lifespan=lifespan), settings, leaving)
 
 
 class Health:
-    """`/readyz`: 200 only when all five services serve and events arrive."""
+    """`/status`, for people: 200 only when all five services serve and events arrive."""
 
     def __init__(self, services: Services, live: Live) -> None:
         self._services = services

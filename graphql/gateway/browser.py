@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.leaving import Leaving
 from gateway.settings import GatewaySettings
 
 COOKIE_PATH: Final = "/graphql"
@@ -62,11 +63,13 @@ def origin_allowed(settings: GatewaySettings, headers: Mapping[str, str]) -> boo
 
 
 class Browser:
-    """The outermost layer: refuses cross-site requests, answers preflights, adds the security headers."""
+    """The outermost layer: refuses cross-site requests, answers preflights, adds the security headers, and
+    sends clients elsewhere when we leave."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, leaving: Leaving) -> None:
         self._app = app
         self._settings = settings
+        self._leaving = leaving
         self._headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"x-frame-options", b"DENY"),
@@ -90,6 +93,8 @@ class Browser:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *self._headers]
                 added = MutableHeaders(raw=message["headers"])
+                if self._leaving.begun:
+                    added["connection"] = "close"
                 if "content-security-policy" not in added:
                     added["content-security-policy"] = "default-src 'none'; frame-ancestors 'none'"
                 if self._settings.origins:

@@ -25,6 +25,7 @@ from gateway.context import Context, Session
 from gateway.documents import Documents, Prepared, Refused
 from gateway.errors import formatted
 from gateway.execution import execute
+from gateway.leaving import Leaving
 from gateway.live import Live
 from gateway.schema import SOURCES, schema
 from gateway.services import Services
@@ -103,8 +104,10 @@ class GraphQL:
         verifier: TokenVerifier,
         live: Live,
         documents: Documents,
+        leaving: Leaving,
     ) -> None:
         self.settings = settings
+        self.leaving = leaving
         self.services = services
         self.live = live
         self._verifier = verifier
@@ -345,19 +348,25 @@ class GraphQL:
             pumping = asyncio.create_task(pump())
             self._pumps.add(pumping)
             pumping.add_done_callback(self._pumps.discard)
+            ending = asyncio.create_task(self.leaving.streams_end.wait())
+            asking = asyncio.create_task(answers.get())
             try:
                 yield b":\n\n"
                 while True:
-                    try:
-                        answer = await asyncio.wait_for(answers.get(), _ALIVE)
-                    except TimeoutError:
+                    await asyncio.wait((asking, ending), timeout=_ALIVE, return_when=asyncio.FIRST_COMPLETED)
+                    if asking.done():
+                        answer = asking.result()
+                        if answer is None:
+                            break
+                        yield _event("next", answer)
+                        asking = asyncio.create_task(answers.get())
+                    elif ending.done():
+                        return  # without `complete`, so that the client comes back, to another of us
+                    else:
                         yield b":\n\n"
-                        continue
-                    if answer is None:
-                        break
-                    yield _event("next", answer)
             finally:
-                pumping.cancel()
+                for task in (pumping, asking, ending):
+                    task.cancel()
             yield _event("complete", None)
 
         return StreamingResponse(

@@ -37,6 +37,7 @@ class _Socket:
     token: str = ""
     expires: float = float("inf")
     operations: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    streams: set[str] = field(default_factory=set)  # those of the operations that end by themselves never
     opened: float = field(default_factory=time.monotonic)
 
     def patience(self) -> float | None:
@@ -66,17 +67,37 @@ async def serve(graphql: GraphQL, websocket: WebSocket) -> None:
         await websocket.close(4406, "Subprotocol not acceptable")
         return
     await websocket.accept(PROTOCOL)
-    socket = _Socket(graphql, websocket)
+    with graphql.leaving.socket():
+        await _run(_Socket(graphql, websocket))
+
+
+async def _run(socket: _Socket) -> None:
+    graphql, websocket = socket.graphql, socket.websocket
+    serving = asyncio.create_task(_serve(socket))
+    ending = asyncio.create_task(graphql.leaving.streams_end.wait())
     try:
-        await _serve(socket)
+        await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            await _finish(socket)
+            raise _Close(1001, "Going away")
+        await serving
     except _Close as close:
         await websocket.close(close.code, close.reason)
     except (WebSocketDisconnect, RuntimeError):
         pass  # the other side is gone
     finally:
-        for task in socket.operations.values():
+        for task in (serving, ending, *socket.operations.values()):
             task.cancel()
-        await asyncio.gather(*socket.operations.values(), return_exceptions=True)
+        await asyncio.gather(serving, *socket.operations.values(), return_exceptions=True)
+
+
+async def _finish(socket: _Socket) -> None:
+    """Queries and mutations that run get their answers; subscriptions are for the next socket."""
+    for id in socket.streams:
+        socket.operations[id].cancel()
+    running = [task for id, task in socket.operations.items() if id not in socket.streams]
+    if running:
+        await asyncio.wait(running, timeout=socket.graphql.settings.grace)
 
 
 async def _serve(socket: _Socket) -> None:
@@ -106,6 +127,7 @@ async def _serve(socket: _Socket) -> None:
             _subscribe(socket, message)
         elif kind == "complete":
             task = socket.operations.pop(str(message.get("id")), None)
+            socket.streams.discard(str(message.get("id")))
             if task is not None:
                 task.cancel()
         else:
@@ -156,6 +178,7 @@ async def _operate(socket: _Socket, id: str, payload: Any) -> None:
             return
         context = socket.graphql.context(socket.websocket, socket.caller, socket.token, http=False)
         if operation.operation is OperationType.SUBSCRIPTION:
+            socket.streams.add(id)
             answers = socket.graphql.stream(asked, prepared, operation, context)
             async with aclosing(answers):  # type: ignore[type-var]
                 async for answer in answers:
@@ -183,3 +206,4 @@ async def _operate(socket: _Socket, id: str, payload: Any) -> None:
     finally:
         if socket.operations.get(id) is asyncio.current_task():
             del socket.operations[id]
+            socket.streams.discard(id)

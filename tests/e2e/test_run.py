@@ -83,7 +83,7 @@ async def test_it_starts_serves_refuses_a_second_and_stops_everything_then_finds
     where = find(run.data)
     assert where is not None
     assert where.graphql in run.said
-    assert httpx.get(f"{where.gateway}/readyz").status_code == 200
+    assert httpx.get(f"{where.gateway}/status").status_code == 200
     answer = httpx.post(where.graphql, json={"query": "{ procedures(first: 1) { nodes { code } } }"}).json()
     assert answer["data"]["procedures"]["nodes"], answer
 

@@ -116,7 +116,7 @@ async def test_an_override_works_on_a_post_only(gateway: Any, fakes: Any, issue:
 
 
 async def test_every_answer_has_the_security_headers(gateway: Any) -> None:
-    for path in ("/graphql?query={__typename}", "/healthz", "/nothing", "/files/d/x"):
+    for path in ("/graphql?query={__typename}", "/livez", "/nothing", "/files/d/x"):
         headers = (await gateway.http.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"

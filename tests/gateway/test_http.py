@@ -308,24 +308,29 @@ async def test_graphiql_is_there_in_development_only_with_a_policy_of_its_own(
 # Around it
 
 
-async def test_health_and_keys(gateway: Any) -> None:
-    assert (await gateway.http.get("/healthz")).text == "ok"
+async def test_alive_and_ready_without_asking_anybody(gateway: Any) -> None:
+    assert (await gateway.http.get("/livez")).text == "live"
+    assert (await gateway.http.get("/readyz")).text == "ready"
+    assert (await gateway.http.get("/status")).status_code == 503  # there is no NATS
+
+
+async def test_the_keys_are_public(gateway: Any) -> None:
     keys = (await gateway.http.get("/.well-known/jwks.json")).json()["keys"]
     assert keys[0]["kid"] == "k1"
     assert "d" not in keys[0]
 
 
-async def test_not_ready_while_events_do_not_arrive(gateway: Any) -> None:
-    response = await gateway.http.get("/readyz")
+async def test_the_status_tells_that_events_do_not_arrive(gateway: Any) -> None:
+    response = await gateway.http.get("/status")
     assert response.status_code == 503
     parts = response.json()["parts"]
     assert parts.pop("nats") != "ok"
     assert set(parts.values()) == {"ok"}
 
 
-async def test_not_ready_while_a_service_is_away(serving: Any, settings_for: Any, nats_url: str) -> None:
+async def test_the_status_tells_which_service_is_away(serving: Any, settings_for: Any, nats_url: str) -> None:
     async with serving(settings_for(nats_url=nats_url, notify_target="127.0.0.1:1")) as gateway:
-        response = await gateway.http.get("/readyz")
+        response = await gateway.http.get("/status")
         assert response.status_code == 503
         assert response.json()["parts"]["notify"] != "ok"
 

@@ -29,7 +29,7 @@ async def live(serving: Any, settings_for: Any, nats_url: str) -> AsyncIterator[
     """A gateway that hears events."""
     async with serving(settings_for(nats_url=nats_url, allowed_origins="https://app.example.vn")) as gateway:
         async with asyncio.timeout(10):
-            while (await gateway.http.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - it says so only when asked
+            while (await gateway.http.get("/status")).status_code != 200:  # noqa: ASYNC110 - it says so only when asked
                 await asyncio.sleep(0.05)
         yield gateway
 
