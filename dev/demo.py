@@ -1,7 +1,8 @@
-"""`make demo`: plays the main journey against the running stack, or against one of its own."""
+"""`make demo`: plays the main journey on the addresses given, the running stack, or one of its own."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -13,15 +14,16 @@ from rich.markup import escape
 
 from dev import journey, stack
 from dev.options import Problem, private
-from dev.parts import Addresses
+from dev.parts import Addresses, elsewhere
 from dev.person import Surprise
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """0 when everything went as it should, 1 for a surprise, 2 for something to put right, 130 for Ctrl-C."""
     console = Console(highlight=False, soft_wrap=True)
+    where = given(argv)
     try:
-        return asyncio.run(demo(console))
+        return asyncio.run(demo(console, where))
     except Surprise as surprise:
         console.print(f"[bold red]surprise:[/] {escape(str(surprise))}")
         return 1
@@ -32,11 +34,25 @@ def main() -> int:
         return 130
 
 
-async def demo(console: Console) -> int:
-    """Plays on the stack that runs, or starts one in a temporary folder and stops it afterwards."""
-    running = stack.find()
+def given(argv: list[str]) -> Addresses | None:
+    """The addresses that the arguments or the environment give; None without a gateway."""
+    parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
+    for name, port in (("gateway", 8000), ("sandbox", 8090), ("mail", 8025)):
+        url = os.environ.get(name.upper(), "")
+        usual = "" if name == "gateway" else f"http://127.0.0.1:{port}"
+        default = url if url.startswith("http") else usual  # a login sets MAIL to something else
+        parser.add_argument(
+            f"--{name}", default=default, metavar="URL", help=f"such as http://127.0.0.1:{port}"
+        )
+    found = parser.parse_args(argv)
+    return elsewhere(found.gateway, found.sandbox, found.mail) if found.gateway else None
+
+
+async def demo(console: Console, where: Addresses | None = None) -> int:
+    """Plays there, else on the stack that runs, else on one of its own that it stops afterwards."""
+    running = where or stack.find()
     if running is not None:
-        console.print(f"on the running stack at {running.graphql}")
+        console.print(f"on {'' if where else 'the running stack at '}{running.graphql}")
         return await tell(console, running)
     with tempfile.TemporaryDirectory(prefix="motcua-") as folder:
         console.print("no stack runs here; starting one for the demo")
@@ -60,4 +76,4 @@ async def tell(console: Console, where: Addresses) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

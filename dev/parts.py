@@ -65,6 +65,22 @@ class Addresses:
         return Path(self.data) / "logs"
 
 
+def elsewhere(gateway: str, sandbox: str, mail: str) -> Addresses:
+    """A stack that is not this machine's, such as a cluster's: of it only these three are known."""
+    return Addresses(
+        gateway=gateway.rstrip("/"),
+        sandbox=sandbox.rstrip("/"),
+        mail=mail.rstrip("/"),
+        smtp="",
+        nats="",
+        mongodb="",
+        store="",
+        data="",
+        services={},
+        metrics={},
+    )
+
+
 def addresses(options: Options) -> Addresses:
     """The addresses that a stack with these options will have."""
     port = options.ports
