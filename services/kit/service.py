@@ -118,7 +118,6 @@ class Service:
                 )
         for store in self.stores:
             await self._reach(store.prepare)
-        await self._server.start()
         if self._streams() or self.subscriptions:
             connected = asyncio.Event()
             self._talking = asyncio.create_task(_forever(lambda: self._messaging(connected)))
@@ -130,6 +129,7 @@ class Service:
             await self._reach(step)
         for task in self._tasks:
             self._spawn(task)
+        await self._server.start()  # last: whoever finds the port open may call
         self._ready = True
         await self._server.ready(True)
         await self._probe.ready(True)

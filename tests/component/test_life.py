@@ -92,6 +92,7 @@ async def test_a_probe_hears_live_from_the_beginning_and_ready_until_the_end_beg
     port = service.probe_port
     assert [await probed(port, name) for name in ("live", "ready", "")] == ["SERVING", *["NOT_SERVING"] * 2]
     assert await probed(port, "other") == "NOT_FOUND"
+    assert service.port == 0  # nobody calls what is not ready
     go_on.set()
     await starting
     assert [await probed(port, name) for name in ("live", "ready", "")] == ["SERVING"] * 3
