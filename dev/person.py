@@ -34,6 +34,7 @@ class Tally:
     second_try: int = 0
     more_tries: int = 0  # a client that tries again once would have shown a failure
     longest: float = 0.0  # seconds from the first try to the answer
+    longest_effect: float = 0.0  # seconds until what somebody did showed elsewhere
     answered: list[float] = field(default_factory=list)  # moments on the monotonic clock
 
     def note(self, tries: int, began: float, *, well: bool = True) -> None:

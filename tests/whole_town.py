@@ -10,10 +10,10 @@ import asyncio
 import base64
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import nats
@@ -30,27 +30,26 @@ OFFICIALS = ("nt.tiepnhan", "nt.thuly", "nt.lanhdao", "stp.thuly")
 SERVICES = ("identity", "catalog", "dossier", "payment", "notify")
 ALL_MAILS = "1000000"
 JSON = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass
 class Town:
-    """An installation with officials at their desks, and a way to look behind it.
-
-    Every request of its people is noted in `tally`, if there is one.
-    """
+    """An installation with officials at their desks, what its people go through, and a way to look behind."""
 
     where: Addresses
     officials: dict[str, Person]
     mongo: AsyncMongoClient[JSON]
-    tally: Tally | None = None
+    tally: Tally
 
     def collection(self, service: str, name: str) -> Any:
         return self.mongo[f"motcua_{service}"][name]
 
 
 @asynccontextmanager
-async def town_at(where: Addresses, tally: Tally | None = None) -> AsyncIterator[Town]:
+async def town_at(where: Addresses) -> AsyncIterator[Town]:
     """The officials signed in, patient, and the stores open."""
+    tally = Tally()
     async with AsyncExitStack() as open_things:
         officials = {
             name: await open_things.enter_async_context(
@@ -143,7 +142,7 @@ async def file_and_follow(town: Town) -> Filed:
             charges = (await look(citizen, dossier))["charges"]
             return charges[0]["id"] if charges else None
 
-        charge = await until(charged, "the charge", PATIENCE)
+        charge = await shows(town, charged, "the charge")
         started = await citizen.do(
             "payCharge", "PaymentStart", "redirectUrl payment { reference }", chargeId=charge, method="VNPAY"
         )
@@ -154,7 +153,7 @@ async def file_and_follow(town: Town) -> Filed:
         async def paid() -> bool | None:
             return (await look(citizen, dossier))["state"] == "IN_PROCESS" or None
 
-        await until(paid, "the dossier going on after it was paid", PATIENCE)
+        await shows(town, paid, "the dossier going on after it was paid")
         for who in (examiner, deciding):
             step = (await look(who, dossier))["currentStepId"]
             await act(who, "completeStep", dossier, stepId=step, note="Đã kiểm tra")
@@ -172,6 +171,14 @@ async def file_and_follow(town: Town) -> Filed:
         assert handed["state"] == "HANDED_OVER", handed
         assert await citizen.download(document["id"]) == content
         return Filed(own_id(account["id"]), own_id(dossier), code)
+
+
+async def shows(town: Town, look: Callable[[], Awaitable[T | None]], what: str) -> T:
+    """What `look` answers as soon as it is not None, which is when an event has had its effect."""
+    began = time.monotonic()
+    found = await until(look, what, PATIENCE)
+    town.tally.longest_effect = max(town.tally.longest_effect, time.monotonic() - began)
+    return found
 
 
 async def left_behind(town: Town, filed: Filed) -> JSON:
