@@ -57,8 +57,10 @@ class IdentitySettings(Settings):
         default="",
         description="JSON file of demo agencies and accounts to load at start; refused in production",
     )
-    service_secrets: dict[str, SecretStr] = Field(
-        default={}, description="JSON object of service names and secrets, or `sha256:<hex of the secret>`"
+    service_secrets: dict[str, SecretStr | list[SecretStr]] = Field(
+        default={},
+        description="JSON object of service names and secrets, or `sha256:<hex of the secret>`; "
+        "a list while a secret is changed: each of them is right",
     )
     service_secrets_file: str = Field(default="", description="file that holds what SERVICE_SECRETS would")
     sign_in_tries: int = Field(default=8, ge=1, description="wrong passwords for an account in 15 minutes")
@@ -200,22 +202,33 @@ def passwords_of(settings: IdentitySettings) -> Passwords:
     )
 
 
-def _service_secrets(settings: IdentitySettings) -> dict[str, bytes]:
+def _service_secrets(settings: IdentitySettings) -> dict[str, tuple[bytes, ...]]:
     """SHA-256 digests of the services' secrets. Raises ValueError with one clear line."""
-    secrets = {name: secret.get_secret_value() for name, secret in settings.service_secrets.items()}
+    secrets = {
+        name: [secret.get_secret_value() for secret in (given if isinstance(given, list) else [given])]
+        for name, given in settings.service_secrets.items()
+    }
     if settings.service_secrets_file:
         stored = _json_file("SERVICE_SECRETS_FILE", settings.service_secrets_file)
-        secrets.update({name: str(secret) for name, secret in stored.items()})
-    digests = {}
-    for name, secret in secrets.items():
-        form, _, digest = secret.partition(":")
-        if form == "sha256":
-            digests[name] = bytes.fromhex(digest)
-        elif secret:
-            digests[name] = hashlib.sha256(secret.encode()).digest()
-        else:
-            raise ValueError(f"SERVICE_SECRETS: the secret of {name} is empty")
-    return digests
+        secrets |= {
+            name: [str(secret) for secret in (given if isinstance(given, list) else [given])]
+            for name, given in stored.items()
+        }
+    if empty := [name for name, given in secrets.items() if not given]:
+        raise ValueError(f"SERVICE_SECRETS: there is no secret of {empty[0]}")
+    return {name: tuple(_digest(name, secret) for secret in given) for name, given in secrets.items()}
+
+
+def _digest(name: str, secret: str) -> bytes:
+    form, _, digest = secret.partition(":")
+    if form == "sha256":
+        found = bytes.fromhex(digest)
+        if len(found) != hashlib.sha256().digest_size:
+            raise ValueError(f"SERVICE_SECRETS: what {name} has after sha256: is no SHA-256")
+        return found
+    if not secret:
+        raise ValueError(f"SERVICE_SECRETS: the secret of {name} is empty")
+    return hashlib.sha256(secret.encode()).digest()
 
 
 def _json_file(setting: str, path: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Tokens:
     """Issues access tokens. The first key signs; all are published, so that keys can be changed in peace:
 
     put the new key second, wait until every service has seen it (minutes), put it first, wait until the
-    last token of the old key has expired, take the old one out.
+    last token of the old key has expired, take the old one out. `python -m identity.keys` does each step.
     """
 
     def __init__(self, keys: Sequence[Key]) -> None:
@@ -84,7 +84,7 @@ def load_keys(path: Path, *, create: bool) -> list[Key]:
         _create(path)
     try:
         entries = json.loads(path.read_text())["keys"]
-        keys = [_key(entry) for entry in entries]
+        keys = [key_of(entry) for entry in entries]
     except FileNotFoundError:
         raise ValueError(f"IDENTITY_SIGNING_KEYS: there is no file {path}") from None
     except (OSError, KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
@@ -94,7 +94,8 @@ def load_keys(path: Path, *, create: bool) -> list[Key]:
     return keys
 
 
-def _key(entry: Mapping[str, str]) -> Key:
+def key_of(entry: Mapping[str, str]) -> Key:
+    """A JWK as a key. Raises ValueError, KeyError or TypeError for what is none on Ed25519."""
     if entry["kty"] != "OKP" or entry["crv"] != "Ed25519":
         raise ValueError("only OKP keys on Ed25519")
     public = Ed25519PublicKey.from_public_bytes(_bytes(entry["x"]))
@@ -106,22 +107,19 @@ def _key(entry: Mapping[str, str]) -> Key:
 
 def new_key() -> Key:
     """A new key, named by its thumbprint."""
+    return key_of(new_jwk())
+
+
+def new_jwk() -> dict[str, str]:
+    """A new key with its private half, as it stands in the file."""
     private = Ed25519PrivateKey.generate()
-    public = private.public_key()
-    return Key(_thumbprint(_text(public.public_bytes_raw())), public, private)
+    x = _text(private.public_key().public_bytes_raw())
+    d = _text(private.private_bytes_raw())
+    return {"kty": "OKP", "crv": "Ed25519", "kid": _thumbprint(x), "x": x, "d": d}
 
 
 def _create(path: Path) -> None:
-    key = new_key()
-    if key.private is None:
-        raise AssertionError("a new key has both halves")
-    entry = {
-        "kty": "OKP",
-        "crv": "Ed25519",
-        "kid": key.kid,
-        "x": _text(key.public.public_bytes_raw()),
-        "d": _text(key.private.private_bytes_raw()),
-    }
+    entry = new_jwk()
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

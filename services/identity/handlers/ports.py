@@ -98,7 +98,8 @@ class Attempts(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """Everything the use cases work with. `service_secrets` are SHA-256 digests by service."""
+    """Everything the use cases work with. `service_secrets` are SHA-256 digests by service, several
+    while a secret is changed."""
 
     accounts: Aggregates[Account]
     agencies: Aggregates[Agency]
@@ -110,4 +111,4 @@ class Ports:
     attempts: Attempts
     clock: Clock
     limits: Mapping[Kind, Limits]
-    service_secrets: Mapping[str, bytes]
+    service_secrets: Mapping[str, tuple[bytes, ...]]
