@@ -1,8 +1,10 @@
 """Streams and durable consumers of JetStream, and the loop that hands events to handlers.
 
-Events of one subscription are handled one after the other, over all replicas and across crashes
-(`max_ack_pending` 1), so an aggregate's events arrive in order. A subscription that says `ordered=False`
-handles several at once.
+A subscription has a durable consumer for each partition of the aggregate ids. The events of a partition are
+handled one after the other, over all replicas and across crashes (`max_ack_pending` 1), so an aggregate's
+events arrive in order; different partitions are handled side by side, by whichever replica asks first.
+Between aggregates there is no order. A subscription that says `ordered=False` has one consumer, and handles
+several events at once.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,12 +26,20 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Inbox
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    ConsumerInfo,
+    DeliverPolicy,
+    StorageType,
+    StreamConfig,
+    SubjectTransform,
+)
 from opentelemetry import trace
 
 from kit import clock
 from kit.errors import Conflict, DomainError, RateLimited, Unauthenticated, Unavailable
-from kit.events import subject
+from kit.events import PARTITIONS, published_subject, stream_subjects, subject
 from kit.telemetry import (
     EVENTS_DEAD,
     EVENTS_HANDLED,
@@ -44,7 +54,8 @@ DEAD = "DEAD"
 _ACK_WAIT = 10.0  # seconds of silence after which an event is given to another
 _PARALLEL = 8  # events handled at once when their order does not matter
 _FETCH = 2.0  # seconds that a fetch waits, and that a lost one costs after a reconnect
-_MEASURE = 10.0  # seconds between two looks at how far behind the consumers are
+_LOOK = 10.0  # seconds between two looks at the consumers: are they as they should be, how far behind
+_HELD = ("ack_policy", "ack_wait", "max_deliver", "filter_subjects", "max_ack_pending")
 _BACKOFF = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0, 30.0)  # seconds before the next attempt
 # Refusals that say nothing of the event: a lost race, or a called service that is busy or does not know our
 # token (its keys have just changed). They are worth all attempts.
@@ -71,7 +82,8 @@ Handler = Callable[[Event], Awaitable[None]]
 class Subscription:
     """What a service wants to hear: `durable` is `<service>-<purpose>`, `stream` the announcing context.
 
-    `attempts` bounds the tries of one event; after that it goes to the DEAD stream.
+    `attempts` bounds the tries of one event; after that it goes to the DEAD stream. Handlers may rely on the
+    order of one aggregate's events, and on none between aggregates.
     """
 
     durable: str
@@ -80,14 +92,21 @@ class Subscription:
     attempts: int = 8
     ordered: bool = True
 
+    @property
+    def durables(self) -> tuple[str, ...]:
+        """Its durable consumers, by partition."""
+        more = range(1, PARTITIONS if self.ordered else 1)
+        return (self.durable, *(f"{self.durable}-{number}" for number in more))
+
 
 async def provision_stream(jetstream: JetStreamContext, context: str, replicas: int = 1) -> None:
     """Makes a context's stream (or DEAD), or corrects what differs from what we want."""
-    wanted: dict[str, Any] = {
-        "subjects": ["dead.>"] if context == DEAD else [f"motcua.{context}.>"],
-        "num_replicas": replicas,
-        "duplicate_window": 120.0,
-    }
+    wanted: dict[str, Any] = {"num_replicas": replicas, "duplicate_window": 120.0}
+    if context == DEAD:
+        wanted["subjects"] = ["dead.>"]
+    else:
+        taken, source, stored = stream_subjects(context)
+        wanted |= {"subjects": [taken], "subject_transform": SubjectTransform(source, stored)}
     try:
         known = (await jetstream.stream_info(context)).config
     except nats.js.errors.NotFoundError:
@@ -98,55 +117,110 @@ async def provision_stream(jetstream: JetStreamContext, context: str, replicas: 
         await jetstream.update_stream(replace(known, **wanted))
 
 
-async def provision_consumer(jetstream: JetStreamContext, subscription: Subscription) -> None:
-    """Makes a durable pull consumer, or corrects what differs; made anew where JetStream cannot change it,
-    then from after the last event that it had acknowledged."""
-    name, stream = subscription.durable, subscription.stream
-    wanted: dict[str, Any] = {
-        "ack_policy": AckPolicy.EXPLICIT,
-        "ack_wait": _ACK_WAIT,
+async def provision_consumer(
+    jetstream: JetStreamContext, subscription: Subscription, legacy: int | None = None
+) -> list[ConsumerInfo]:
+    """Makes the durable pull consumers of a subscription, or corrects what differs; one that JetStream cannot
+    change is made anew, from after the last event that it had acknowledged. Answers those to fetch from.
+
+    A consumer of before there were partitions stays as it is until all events that were stored without one
+    are handled: until it is idle, or past the stream's sequence number `legacy`. Then the partitions begin
+    where it is.
+    """
+    stream, names = subscription.stream, subscription.durables
+    start = None
+    if subscription.ordered:
+        base = await _known(jetstream, stream, subscription.durable)
+        if base is not None and _undivided(base.config):
+            after, idle = _handled(base), not (base.num_pending or base.num_ack_pending)
+            if not idle and (legacy is None or after < legacy):
+                return [await _provision(jetstream, stream, _wanted(subscription, None), None)]
+            log.warning("consumer %s is divided after event %d", subscription.durable, after)
+            start = after + 1
+    # The first partition last: as long as the others are not there, it is what says where they begin.
+    made = [
+        await _provision(jetstream, stream, _wanted(subscription, number), start)
+        for number in reversed(range(len(names)))
+    ]
+    return made[::-1]
+
+
+def _undivided(config: ConsumerConfig) -> bool:
+    filters = config.filter_subjects or [config.filter_subject or ">"]
+    return any(name.endswith(">") for name in filters)
+
+
+def _handled(info: ConsumerInfo) -> int:
+    return info.ack_floor.stream_seq if info.ack_floor else 0
+
+
+def _wanted(subscription: Subscription, partition: int | None) -> ConsumerConfig:
+    """How the consumer of a partition should be; None for what was before there were any."""
+    keys = [">"] if partition is None or not subscription.ordered else [f"{partition}.*"]
+    if partition == 0 and subscription.ordered:
+        keys.append("*")  # what a stream took in without its transform
+    names = [kind.DESCRIPTOR.name for kind in subscription.types]
+    return ConsumerConfig(
+        durable_name=subscription.durables[partition or 0],
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=_ACK_WAIT,
         # We count attempts: the server would drop an event whose last attempt died with its process.
-        "max_deliver": -1,
-        "filter_subjects": sorted(subject(stream, kind.DESCRIPTOR.name, ">") for kind in subscription.types),
-        "max_ack_pending": 1 if subscription.ordered else _PARALLEL,
-    }
-    fresh = ConsumerConfig(durable_name=name, deliver_policy=DeliverPolicy.ALL, **wanted)
+        max_deliver=-1,
+        filter_subjects=sorted(subject(subscription.stream, name, key) for name in names for key in keys),
+        max_ack_pending=1 if subscription.ordered else _PARALLEL,
+    )
+
+
+async def _known(jetstream: JetStreamContext, stream: str, name: str) -> ConsumerInfo | None:
     try:
-        known = await jetstream.consumer_info(stream, name)
+        info: ConsumerInfo = await jetstream.consumer_info(stream, name)
+        return info
     except nats.js.errors.NotFoundError:
-        await jetstream.add_consumer(stream, fresh)
-        return
+        return None
+
+
+async def _provision(
+    jetstream: JetStreamContext, stream: str, wanted: ConsumerConfig, start: int | None
+) -> ConsumerInfo:
+    name = wanted.durable_name or ""
+    known = await _known(jetstream, stream, name)
+    if known is None:
+        try:
+            return await jetstream.add_consumer(stream, _from(wanted, start))
+        except nats.js.errors.APIError:
+            if (known := await _known(jetstream, stream, name)) is None:
+                raise  # else another replica was faster
     config = known.config
     single = [config.filter_subject] if config.filter_subject else []
     config = replace(config, filter_subjects=sorted(config.filter_subjects or single), filter_subject=None)
-    if config.deliver_subject is None and all(getattr(config, key) == wanted[key] for key in wanted):
-        return
+    wishes = {field: getattr(wanted, field) for field in _HELD}
+    if config.deliver_subject is None and all(getattr(config, field) == wishes[field] for field in wishes):
+        return known
     log.warning("consumer %s differs and is corrected", name)
     try:
         if config.deliver_subject is not None:
             raise nats.js.errors.BadRequestError(description="a push consumer")
-        await jetstream.add_consumer(stream, replace(config, **wanted))
+        return await jetstream.add_consumer(stream, replace(config, **wishes))
     except nats.js.errors.APIError as error:
-        after = known.ack_floor.stream_seq if known.ack_floor else 0
+        after = _handled(known)
         log.warning("consumer %s is made anew after event %d: %s", name, after, error.description)
         await jetstream.delete_consumer(stream, name)
-        fresh.deliver_policy, fresh.opt_start_seq = DeliverPolicy.BY_START_SEQUENCE, after + 1
-        await jetstream.add_consumer(stream, fresh)
+        return await jetstream.add_consumer(stream, _from(wanted, after + 1))
 
 
-async def measure(jetstream: JetStreamContext, subscriptions: Iterable[Subscription]) -> None:
-    """Measures how far behind the consumers are, and what is set aside, until cancelled."""
-    wanted = list(subscriptions)
+def _from(wanted: ConsumerConfig, start: int | None) -> ConsumerConfig:
+    if start is None:
+        return wanted
+    return replace(wanted, deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=start)
+
+
+async def measure_dead(jetstream: JetStreamContext) -> None:
+    """Measures how much is set aside, until cancelled."""
     while True:
         with suppress(nats.errors.Error, OSError):  # no value then; who publishes and fetches says so
-            for subscription in wanted:
-                info = await jetstream.consumer_info(subscription.stream, subscription.durable)
-                labels = (subscription.stream, subscription.durable)
-                EVENTS_PENDING.set(info.num_pending or 0, *labels)
-                EVENTS_UNACKNOWLEDGED.set(info.num_ack_pending or 0, *labels)
-                EVENTS_REDELIVERED.set(info.num_redelivered or 0, *labels)
             EVENTS_DEAD.set((await jetstream.stream_info(DEAD)).state.messages)
-        await asyncio.sleep(_MEASURE)
+        await asyncio.sleep(_LOOK)
 
 
 class Consumer:
@@ -157,8 +231,10 @@ class Consumer:
         self._jetstream = client.jetstream()
         self._subscription = subscription
         self._by_type = {kind.DESCRIPTOR.full_name: (kind, do) for kind, do in subscription.types.items()}
+        self._lines: dict[str, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(1 if subscription.ordered else _PARALLEL)
+        self._legacy: int | None = None
+        self._look = asyncio.Event()
         self._stopping = asyncio.Event()
         self._own: asyncio.Task[Any] | None = None
 
@@ -166,24 +242,35 @@ class Consumer:
         """Fetches and handles; whatever happens to NATS is a wait. Returns after `stop`. On cancellation the
         events in hand are given back."""
         self._own = asyncio.current_task()
+        stopping = asyncio.create_task(self._stopping.wait())
         pause = 0.1
         try:
-            while not self._stopping.is_set():
-                started = time.monotonic()
+            while not stopping.done():
+                self._look.clear()
+                tending = asyncio.create_task(self._tend())
                 try:
-                    await provision_consumer(self._jetstream, self._subscription)
-                    await self._fetch()
+                    await asyncio.wait((tending, stopping), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    tending.cancel()
+                try:
+                    wait, pause = await tending, 0.1
                 except (nats.errors.Error, OSError) as error:
                     log.warning("consumer %s waits for NATS: %s", self._subscription.durable, error)
-                pause = 0.1 if time.monotonic() - started > _FETCH else min(pause * 2, 5.0)
+                    wait = pause = min(pause * 2, 5.0)
+                except asyncio.CancelledError:
+                    if not stopping.done():
+                        raise
+                    break
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause)
-            if self._running:
-                await asyncio.wait(self._running)
+                    await asyncio.wait_for(self._look.wait(), wait)
+            if rest := {*self._lines.values(), *self._running}:
+                await asyncio.wait(rest)
         finally:
-            for task in self._running:
+            stopping.cancel()
+            rest = {*self._lines.values(), *self._running}
+            for task in rest:
                 task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.gather(*rest, return_exceptions=True)
 
     async def stop(self, grace: float = 10.0) -> None:
         """Ends `run`: from now on nothing new is fetched, and what arrives all the same goes back to the
@@ -192,40 +279,78 @@ class Consumer:
         Returns when all is settled. The connection must still be open; may be called twice, or before `run`.
         """
         self._stopping.set()
+        self._look.set()
         if self._own is None or self._own.done():
             return
         await asyncio.wait((self._own,), timeout=grace)
         self._own.cancel()
         await asyncio.gather(self._own, return_exceptions=True)
 
-    async def _fetch(self) -> None:
+    async def _tend(self) -> float:
+        """Holds the consumers to what they should be, measures them, and fetches from those that are there.
+        Answers after how many seconds to look again."""
+        wanted = self._subscription
+        found = await provision_consumer(self._jetstream, wanted, self._legacy)
+        labels = (wanted.stream, wanted.durable)
+        EVENTS_PENDING.set(sum(info.num_pending or 0 for info in found), *labels)
+        EVENTS_UNACKNOWLEDGED.set(sum(info.num_ack_pending or 0 for info in found), *labels)
+        EVENTS_REDELIVERED.set(sum(info.num_redelivered or 0 for info in found), *labels)
+        for info in found:
+            if (line := self._lines.get(info.name)) is None:
+                line = self._lines[info.name] = asyncio.create_task(self._line(info.name))
+                line.add_done_callback(lambda _: self._look.set())
+            elif line.done() and not self._stopping.is_set():
+                line.result()  # it raises what no waiting mends
+        if len(found) == len(wanted.durables):
+            return _LOOK
+        if self._legacy is None:
+            stream = await self._jetstream.stream_info(wanted.stream)
+            if stream.config.subject_transform:
+                self._legacy = stream.state.last_seq
+        return min(_LOOK, 1.0)
+
+    async def _line(self, name: str) -> None:
+        pause = 0.1
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                await self._fetch(name)
+            except (nats.errors.Error, OSError) as error:
+                log.warning("consumer %s waits for NATS: %s", name, error)
+            pause = 0.1 if time.monotonic() - started > _FETCH else min(pause * 2, 5.0)
+            self._look.set()  # is it still there?
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _fetch(self, name: str) -> None:
+        room = asyncio.Semaphore(1 if self._subscription.ordered else _PARALLEL)
         address = self._client.new_inbox()
         inbox = await self._client.subscribe(address)
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while True:
-                await self._room.acquire()
+                await room.acquire()
                 message = None
                 try:
                     if self._stopping.is_set():
                         return
-                    message = await self._next(inbox, address, stopping)
+                    message = await self._next(name, inbox, address, stopping)
                 finally:
                     if message is None:
-                        self._room.release()
+                        room.release()
                 if message is not None:
                     task = asyncio.create_task(self._handle(message))
                     self._running.add(task)
-                    task.add_done_callback(self._done)
+                    task.add_done_callback(self._running.discard)
+                    task.add_done_callback(lambda _: room.release())
         finally:
             stopping.cancel()
             with suppress(nats.errors.Error):  # it would hide the cancellation that ends us
                 await inbox.unsubscribe()
 
-    async def _next(self, inbox: Inbox, address: str, stopping: asyncio.Task[bool]) -> Msg | None:
+    async def _next(self, name: str, inbox: Inbox, address: str, stopping: asyncio.Task[bool]) -> Msg | None:
         """The next event, or None when there is none yet. Raises APIError when the consumer is not there."""
-        name, stream = self._subscription.durable, self._subscription.stream
-        asked = time.monotonic()
+        asked, stream = time.monotonic(), self._subscription.stream
         request = json.dumps({"batch": 1, "expires": int(_FETCH * 1e9)}).encode()
         await self._client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", request, address)
         arriving = asyncio.create_task(inbox.next_msg(_FETCH + 1))
@@ -253,10 +378,6 @@ class Consumer:
         if time.monotonic() - asked < 1:  # it had to be ended early
             await asyncio.sleep(0.5)
         return None
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._room.release()
 
     async def _handle(self, message: Msg) -> None:
         headers = message.headers or {}
@@ -302,7 +423,7 @@ class Consumer:
             event = Event(
                 id=headers["ce-id"],
                 type=kind,
-                subject=message.subject,
+                subject=published_subject(message.subject),
                 time=clock.from_text(headers["ce-time"]),
                 message=decode.FromString(message.data),
             )
@@ -344,7 +465,7 @@ class Consumer:
             "Nats-Msg-Id": f"{consumer}:{about.stream}:{about.sequence.stream}",
             "dead-reason": reason,
             "dead-error": " ".join(why.split())[:500],
-            "dead-subject": message.subject,
+            "dead-subject": published_subject(message.subject),
             "dead-consumer": consumer,
         }
         await self._jetstream.publish(f"dead.{consumer}", message.data, timeout=5, headers=headers)

@@ -15,6 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 
 from kit.consumer import DEAD
+from kit.events import plain_subject
 from kit.ids import uuid7
 from kit.settings import Settings
 
@@ -39,7 +40,7 @@ async def replay(jetstream: JetStreamContext, number: int) -> None:
     again; those who had handled it know."""
     message = await jetstream.get_msg(DEAD, number)
     headers = dict(message.headers or {})
-    subject = headers["dead-subject"]
+    subject = plain_subject(headers["dead-subject"])
     kept = {key: value for key, value in headers.items() if key.startswith("ce-") or key == "traceparent"}
     await jetstream.publish(subject, message.data or b"", headers={**kept, "Nats-Msg-Id": uuid7()})
     await jetstream.delete_msg(DEAD, number)

@@ -16,7 +16,7 @@ from nats.js import JetStreamContext
 from opentelemetry import trace
 
 from kit.errors import Unavailable
-from kit.events import Entry
+from kit.events import Entry, plain_subject
 from kit.mongo import Store
 from kit.telemetry import EVENTS_PUBLISHED, OUTBOX_PENDING, parent_from, traceparent, tracer
 
@@ -123,10 +123,10 @@ class Relay:
                 "ce-time": entry.time,
                 "traceparent": traceparent(span) or entry.traceparent,
             }
-            pause = 0.1
+            subject, pause = plain_subject(entry.subject), 0.1
             while True:
                 try:
-                    await self._jetstream.publish(entry.subject, entry.payload(), timeout=5, headers=headers)
+                    await self._jetstream.publish(subject, entry.payload(), timeout=5, headers=headers)
                 except (nats.errors.MaxPayloadError, nats.errors.ConnectionClosedError):
                     EVENTS_PUBLISHED.labels(entry.type, "refused").inc()
                     raise

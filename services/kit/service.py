@@ -22,7 +22,7 @@ from pydantic_settings import SettingsError
 
 from kit import mongo, telemetry
 from kit.auth import TokenVerifier
-from kit.consumer import DEAD, Consumer, Subscription, measure, provision_consumer, provision_stream
+from kit.consumer import DEAD, Consumer, Subscription, measure_dead, provision_consumer, provision_stream
 from kit.errors import DomainError, Unavailable
 from kit.grpc_server import AddServicer, Server, free_to_listen
 from kit.outbox import Relay
@@ -246,7 +246,7 @@ class Service:
         connected.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run())
-            tasks.create_task(measure(jetstream, self.subscriptions))
+            tasks.create_task(measure_dead(jetstream))
             self._consumers = [Consumer(client, subscription) for subscription in self.subscriptions]
             for consumer in self._consumers:
                 tasks.create_task(consumer.run())

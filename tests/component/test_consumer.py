@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import nats
-import nats.js.errors
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig, RawStreamMsg
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, RawStreamMsg
 from prometheus_client import REGISTRY
 
 from kit import clock, consumer, dead, telemetry
@@ -23,12 +22,12 @@ from kit.consumer import (
     Consumer,
     Event,
     Subscription,
-    measure,
+    measure_dead,
     provision_consumer,
     provision_stream,
 )
 from kit.errors import Conflict, FailedPrecondition, RateLimited, Unauthenticated, Unavailable
-from kit.events import subject
+from kit.events import PARTITIONS, subject
 from kit.ids import uuid7
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -76,17 +75,17 @@ class Line:
         payload = message.SerializeToString() if data is None else data
         await self.jetstream.publish(name, payload, headers={**known, **(headers or {})})
 
-    async def unsettled(self) -> int:
-        info = await self.jetstream.consumer_info(self.stream, f"test-{self.stream}")
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+    async def consumers(self) -> dict[str, ConsumerInfo]:
+        return {info.name: info for info in await self.jetstream.consumers_info(self.stream)}
 
-    async def waiting(self) -> int:
-        """How many fetches wait at the server."""
-        try:
-            info = await self.jetstream.consumer_info(self.stream, f"test-{self.stream}")
-        except nats.js.errors.NotFoundError:
-            return 0
-        return info.num_waiting or 0
+    async def unsettled(self) -> int:
+        found = (await self.consumers()).values()
+        return sum((info.num_pending or 0) + (info.num_ack_pending or 0) for info in found)
+
+    async def waiting(self) -> bool:
+        """Whether all partitions are being fetched from."""
+        found = await self.consumers()
+        return len(found) == PARTITIONS and all(info.num_waiting for info in found.values())
 
     async def buried(self) -> list[RawStreamMsg]:
         return [
@@ -143,13 +142,13 @@ async def test_the_handler_gets_the_event_whole(line: Line, eventually: Eventual
         got.append(event)
 
     line.handler = keep
-    await line.publish(StringValue(value="bàn"), key="a.b", headers={"ce-id": "e1"})
+    await line.publish(StringValue(value="bàn"), key="a-b", headers={"ce-id": "e1"})
     async with consuming(line):
         await eventually(lambda: got)
     [event] = got
     assert (event.id, event.type) == ("e1", "google.protobuf.StringValue")
     assert event.message == StringValue(value="bàn")
-    assert event.subject.endswith(".string_value.a.b")
+    assert event.subject.endswith(".string_value.a-b")
     assert abs((event.time - clock.now()).total_seconds()) < 30
 
 
@@ -405,7 +404,9 @@ async def test_a_consumer_that_differs_is_corrected(line: Line, eventually: Even
     config = (await line.jetstream.consumer_info(line.stream, name)).config
     assert (config.ack_wait, config.max_deliver, config.max_ack_pending) == (10.0, -1, 1)
     single = [config.filter_subject] if config.filter_subject else []
-    assert (config.filter_subjects or single) == [subject(line.stream, "StringValue", ">")]
+    assert (config.filter_subjects or single) == [
+        subject(line.stream, "StringValue", key) for key in ("*", "0.*")
+    ]
 
 
 async def test_a_consumer_that_cannot_be_corrected_goes_on_from_where_it_was(
@@ -471,18 +472,10 @@ class Gauges:
         return REGISTRY.get_sample_value(f"event_consumer_{name}", self._labels)
 
 
-@asynccontextmanager
-async def measuring(line: Line) -> AsyncIterator[Gauges]:
-    task = asyncio.create_task(measure(line.jetstream, [line.subscription()]))
-    yield Gauges(line)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
 async def test_how_far_behind_a_consumer_is_can_be_seen(
     line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "_MEASURE", 0.05)
+    monkeypatch.setattr(consumer, "_LOOK", 0.05)
     hold, done = asyncio.Event(), asyncio.Event()
 
     async def slow(event: Event) -> None:
@@ -490,7 +483,8 @@ async def test_how_far_behind_a_consumer_is_can_be_seen(
         await done.wait()
 
     line.handler = slow
-    async with measuring(line) as shown, consuming(line):
+    shown = Gauges(line)
+    async with consuming(line):
         for number in range(5):
             await line.publish(StringValue(value=str(number)), key=str(number % 2))
         await asyncio.wait_for(hold.wait(), 10)
@@ -504,24 +498,27 @@ async def test_how_far_behind_a_consumer_is_can_be_seen(
 async def test_an_event_that_comes_again_and_what_is_set_aside_can_be_seen(
     line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "_MEASURE", 0.05)
+    monkeypatch.setattr(consumer, "_LOOK", 0.05)
     line.fail = RuntimeError("boom")
-    async with measuring(line) as shown, consuming(line):
-        before = await eventually(lambda: REGISTRY.get_sample_value("events_dead") is not None) and len(
-            await dead.messages(line.jetstream)
-        )
+    shown = Gauges(line)
+    measuring = asyncio.create_task(measure_dead(line.jetstream))
+    async with consuming(line):
+        before = len(await dead.messages(line.jetstream))
         await line.publish(StringValue(value="bad"))
         await eventually(lambda: shown("redelivered") == 1)
         line.fail = FailedPrecondition("WRONG_STATE")
         await eventually(lambda: REGISTRY.get_sample_value("events_dead") == before + 1)
+    measuring.cancel()
+    await asyncio.gather(measuring, return_exceptions=True)
 
 
 async def test_without_nats_nothing_is_shown_rather_than_what_was(
     nats_server: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "_MEASURE", 0.05)
+    monkeypatch.setattr(consumer, "_LOOK", 0.05)
     monkeypatch.setattr(telemetry.EVENTS_PENDING, "_fresh", 0.5)
-    async with a_line(nats_server.url) as line, consuming(line), measuring(line) as shown:
+    async with a_line(nats_server.url) as line, consuming(line):
+        shown = Gauges(line)
         await eventually(lambda: shown("pending") == 0)
         nats_server.stop()
         await eventually(lambda: shown("pending") is None)

@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from kit import clock, mongo, outbox
 from kit.consumer import provision_stream
+from kit.events import published_subject
 from kit.ids import uuid7
 from kit.mongo import Store
 from kit.outbox import Relay
@@ -113,7 +114,8 @@ async def test_a_change_is_announced_at_once_with_its_headers(room: Room, eventu
         await eventually(room.count, within=3)
         await eventually(lambda: emptied(room))
     message = await room.jetstream.get_msg(room.context, 1)
-    assert message.subject == f"motcua.{room.context}.v1.string_value.{lamp.id}"
+    assert message.subject is not None
+    assert published_subject(message.subject) == f"motcua.{room.context}.v1.string_value.{lamp.id}"
     assert message.headers is not None
     assert message.headers["Nats-Msg-Id"] == message.headers["ce-id"]
     assert message.headers["ce-type"] == "google.protobuf.StringValue"
@@ -194,12 +196,14 @@ async def test_nats_being_away_is_only_a_wait(
 
 async def test_a_stream_that_differs_is_corrected(room: Room) -> None:
     config = (await room.jetstream.stream_info(room.context)).config
-    config.duplicate_window, config.subjects = 5.0, [f"motcua.{room.context}.v0.>"]
+    config.duplicate_window, config.subjects = 5.0, [f"motcua.{room.context}.>"]
+    config.subject_transform = None
     await room.jetstream.update_stream(config)
     await provision_stream(room.jetstream, room.context)
     corrected = (await room.jetstream.stream_info(room.context)).config
     assert corrected.duplicate_window == 120.0
-    assert corrected.subjects == [f"motcua.{room.context}.>"]
+    assert corrected.subjects == [f"motcua.{room.context}.*.*.*"]
+    assert corrected.subject_transform
 
 
 async def test_what_waits_to_be_published_can_be_seen(
