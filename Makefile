@@ -6,7 +6,7 @@ BIN := .venv/bin
 CODE := services graphql/gateway dev tests
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv from requirements.lock (uv when there, else pip); nothing when it is up to date
 	@command -v python3 >/dev/null || { echo "setup: python3 is not on the path; Python 3.11 or newer is needed" >&2; exit 2; }
@@ -15,8 +15,36 @@ setup: ## make .venv from requirements.lock (uv when there, else pip); nothing w
 run: setup ## start everything and stream its log; Ctrl-C stops it (GATEWAY_PORT=8000, DATA_DIR=.data)
 	@exec $(PY) -m dev.run
 
-demo: setup ## play the whole journey through the public API, on the running stack or on one of its own
+demo: setup ## play the whole journey on the running stack, on one of its own, or on GATEWAY=http://…
 	@exec $(PY) -m dev.demo
+
+kind-up: setup ## the whole on a kind cluster: makes it, builds, loads, applies, waits, prints the addresses
+	@exec $(PY) -m dev.cluster kind-up
+
+kind-demo: setup ## play the whole journey on the kind cluster
+	@CONTEXT=kind-motcua exec $(PY) -m dev.cluster demo
+
+kind-forward: setup ## hold the addresses of the kind cluster on this machine until Ctrl-C
+	@CONTEXT=kind-motcua exec $(PY) -m dev.cluster forward
+
+kind-down: setup ## delete the kind cluster with all its data
+	@exec $(PY) -m dev.cluster kind-down
+
+k8s-up: setup ## the same as kind-up where kubectl points to (CONTEXT=… or CONFIRM=yes; OVERLAY=…, REGISTRY=…)
+	@exec $(PY) -m dev.cluster up
+
+k8s-demo: setup ## play the whole journey there
+	@exec $(PY) -m dev.cluster demo
+
+k8s-forward: setup ## hold its addresses on this machine until Ctrl-C
+	@exec $(PY) -m dev.cluster forward
+
+k8s-down: setup ## delete its namespace with all its data, after CONTEXT=… or CONFIRM=yes
+	@exec $(PY) -m dev.cluster down
+
+redeploy: setup ## build and replace only some services of the cluster: make redeploy SERVICE="dossier payment"
+	@test -n "$(SERVICE)" || { echo "redeploy: say which service: make redeploy SERVICE=dossier" >&2; exit 2; }
+	@exec $(PY) -m dev.cluster redeploy $(SERVICE)
 
 import: setup ## load procedures from a JSONL file: make import FILE=procedures.jsonl.gz
 	@test -n "$(FILE)" || { echo "import: say which file: make import FILE=procedures.jsonl.gz" >&2; exit 2; }
@@ -65,6 +93,10 @@ dead: setup ## events that could not be handled: make dead, make dead ARGS="show
 settings: setup ## every setting of every part: name, type, default, meaning
 	@$(PY) -m dev.settings
 
+manifests: setup ## render deploy/k8s and check it: Kubernetes' schemas, checkov, hadolint
+	@python3 -I dev/venv.py deploy/checkov.lock .venv-checkov
+	@$(PY) -m dev.manifests
+
 lock: ## resolve pyproject.toml into requirements.lock (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is not on the path (pip install uv)" >&2; exit 2; }
 	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
@@ -73,4 +105,4 @@ lock: ## resolve pyproject.toml into requirements.lock (needs uv)
 ci: ## what CI runs, from nothing
 	@.ci/run
 
-.PHONY: help setup run demo import test load chaos upload-test lint fmt types gen gen-check schema schema-check dead settings lock ci
+.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import test load chaos upload-test lint fmt types gen gen-check schema schema-check dead settings manifests lock ci

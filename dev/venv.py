@@ -1,5 +1,7 @@
 """`make setup`: the virtual environment of this checkout, as requirements.lock has it.
 
+With LOCK FOLDER the environment of a tool that pins too much to share ours, without the project.
+
 Runs on the system's own Python before anything is installed, so it imports the standard library only and is
 written so that an older Python can still read it and say what is missing.
 """
@@ -12,8 +14,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-STAMP = VENV / "motcua.stamp"
 NEEDED = (3, 11)
 
 
@@ -66,14 +66,15 @@ def run(what, command):
         fail("%s failed, see above" % what)  # noqa: UP031
 
 
-def main():
-    # type: () -> int
-    """Makes or brings up to date `.venv`; does nothing when it already is."""
-    lock = ROOT / "requirements.lock"
-    python = VENV / "bin" / "python"
-    locked = digest(lock.read_bytes(), str(VENV).encode())
-    project = digest((ROOT / "pyproject.toml").read_bytes())
-    have = STAMP.read_text().split() if STAMP.exists() else []
+def main(lock_name="requirements.lock", folder=".venv"):
+    # type: (str, str) -> int
+    """Makes or brings up to date the folder; does nothing when it already is."""
+    lock, venv, ours = ROOT / lock_name, ROOT / folder, folder == ".venv"
+    stamp = venv / "motcua.stamp"
+    python = venv / "bin" / "python"
+    locked = digest(lock.read_bytes(), str(venv).encode())
+    project = digest((ROOT / "pyproject.toml").read_bytes()) if ours else "-"
+    have = stamp.read_text().split() if stamp.exists() else []
     works = python.exists() and subprocess.call([str(python), "-c", ""], stderr=subprocess.DEVNULL) == 0
     if works and have == [locked, project]:
         return 0
@@ -81,9 +82,9 @@ def main():
     if not works:
         base = find_python()
         if uv:
-            run("making .venv", [uv, "venv", "--quiet", "--clear", "--python", base, str(VENV)])
+            run("making " + folder, [uv, "venv", "--quiet", "--clear", "--python", base, str(venv)])
         else:
-            run("making .venv", [base, "-m", "venv", "--clear", str(VENV)])
+            run("making " + folder, [base, "-m", "venv", "--clear", str(venv)])
     if uv:
         install = [uv, "pip", "install", "--quiet", "--python", str(python)]
     else:
@@ -98,13 +99,14 @@ def main():
             "--no-compile",
             "--disable-pip-version-check",
         ]
-    STAMP.unlink(missing_ok=True)
+    stamp.unlink(missing_ok=True)
     if not works or have[:1] != [locked]:
-        run("installing requirements.lock", [*install, "--require-hashes", "-r", str(lock)])
-    run("installing the project in place", [*install, "--no-deps", "--no-build-isolation", "-e", "."])
-    STAMP.write_text("%s %s\n" % (locked, project))  # noqa: UP031
+        run("installing " + lock_name, [*install, "--require-hashes", "-r", str(lock)])
+    if ours:
+        run("installing the project in place", [*install, "--no-deps", "--no-build-isolation", "-e", "."])
+    stamp.write_text("%s %s\n" % (locked, project))  # noqa: UP031
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))
