@@ -21,6 +21,7 @@ from gateway.app import build
 from gateway.leaving import Leaving
 from gateway.settings import GatewaySettings
 from kit import telemetry
+from kit.settings import CannotStart
 
 log = logging.getLogger(__name__)
 _IDLE = 75  # seconds that an unused connection is kept: longer than proxies do, so that it is they who close
@@ -43,7 +44,7 @@ def main() -> None:
         sys.exit(_refuse(f"{settings.gateway_host}:{settings.gateway_port}: {os.strerror(error.errno or 0)}"))
     try:
         uvloop.run(_serve(settings, listener))
-    except (OSError, ValueError) as error:
+    except (CannotStart, OSError, ValueError) as error:
         sys.exit(_refuse(str(error)))
 
 

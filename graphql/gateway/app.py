@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -45,7 +46,7 @@ def build(settings: GatewaySettings, leaving: Leaving | None = None) -> ASGIApp:
     Raises ValueError for trusted documents that are not what their hashes say.
     """
     leaving = leaving or Leaving()
-    services = Services(settings.targets, connect)
+    services = Services(settings.targets, partial(connect, tls=settings.tls))
     verifier = TokenVerifier(lambda: _jwks(services))
     live = Live()
     limits = Limits(settings.max_tokens, settings.max_depth, settings.max_aliases, settings.max_cost)
@@ -71,7 +72,7 @@ def build(settings: GatewaySettings, leaving: Leaving | None = None) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        listening = asyncio.create_task(_listen(live, settings.nats_url))
+        listening = asyncio.create_task(_listen(live, settings))
         yield
         listening.cancel()
         await live.stop()
@@ -133,14 +134,14 @@ class Health:
         return "ok" if reply.status == health_pb2.HealthCheckResponse.SERVING else "not serving"
 
 
-async def _listen(live: Live, url: str) -> None:
+async def _listen(live: Live, settings: GatewaySettings) -> None:
     """Connects to NATS, trying as long as it takes: queries are served without it."""
     while True:
         try:
-            await live.start(url)
+            await live.start(settings.nats_url, settings.tls)
             return
         except Exception as error:
-            log.warning("NATS at %s: %s", url, str(error) or type(error).__name__)
+            log.warning("NATS at %s: %s", settings.nats_servers, str(error) or type(error).__name__)
         await asyncio.sleep(1)
 
 

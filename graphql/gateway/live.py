@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from kit.errors import Unavailable
+from kit.tls import Files, nats_context, renewing
 from motcua.notify.v1.events_pb2 import NoticeCreated
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ class Live:
         """Whether events arrive now."""
         return self._client is not None and self._client.is_connected
 
-    async def start(self, url: str) -> None:
+    async def start(self, url: str, tls: Files | None = None) -> None:
         """Connects in the background as long as it takes, and again whenever the connection is lost."""
+        context = nats_context(url, tls)
 
         async def failed(error: Exception) -> None:
             log.warning("NATS: %s", str(error) or type(error).__name__)
@@ -52,7 +54,9 @@ class Live:
             ping_interval=10,
             max_outstanding_pings=2,
             error_cb=failed,
+            disconnected_cb=renewing(context, tls),
             reconnected_cb=self._missed,
+            tls=context,
         )
         await self._client.subscribe("motcua.dossier.v1.>", cb=self._dossier_event)
         await self._client.subscribe("motcua.notify.v1.notice_created.>", cb=self._notice_event)

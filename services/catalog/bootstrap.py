@@ -39,7 +39,7 @@ def build(
     settings: CatalogSettings, *, verifier: TokenVerifier | None = None, now: Clock = clock.now
 ) -> Service:
     """The service. `verifier` and `now` replace identity's keys and the time in tests."""
-    channel = connect(settings.identity_target)
+    channel = connect(settings.identity_target, tls=settings.tls)
     database = connect_mongo(settings.mongodb_url, settings.mongodb_database or "motcua_catalog")
     store = store_of(database)
     index = Index()

@@ -24,7 +24,6 @@ from typing import IO
 import grpc
 from google.protobuf import json_format
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -34,6 +33,7 @@ from kit import status
 from kit.auth import ServiceTokens
 from kit.errors import DomainError
 from kit.grpc_client import Bearer, connect
+from kit.settings import CannotStart, TlsSettings
 from motcua.catalog.v1 import catalog_pb2 as pb
 from motcua.catalog.v1 import catalog_pb2_grpc
 
@@ -45,7 +45,7 @@ _EXAMPLES = 3
 _OUTCOMES = ("created", "updated", "unchanged", "kept_curated", "refused")
 
 
-class LoadSettings(BaseSettings):
+class LoadSettings(TlsSettings):
     """Where the catalogue is and who loads."""
 
     catalog_target: str = Field(default="127.0.0.1:9002", description="gRPC target of the catalogue")
@@ -141,7 +141,7 @@ async def _import(
         try:
             return await stub.ImportProcedures(stream(), timeout=120)
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                 raise
         await asyncio.sleep(0.2 * 2**attempt)
     return await stub.ImportProcedures(stream(), timeout=120)
@@ -199,11 +199,12 @@ def table_of(problems: Sequence[pb.ImportProblem]) -> Table:
 
 async def run(arguments: argparse.Namespace, settings: LoadSettings, console: Console) -> Outcome:
     """Loads what the arguments say."""
-    identity = connect(settings.identity_target)
+    identity = connect(settings.identity_target, tls=settings.tls)
     fetch = token_from(identity, settings.service_name, settings.service_secret.get_secret_value())
     bearer: Bearer = ServiceTokens(fetch)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    async with identity, connect(arguments.target or settings.catalog_target, bearer=bearer) as channel:
+    target = arguments.target or settings.catalog_target
+    async with identity, connect(target, bearer=bearer, tls=settings.tls) as channel:
         stub: catalog_pb2_grpc.CatalogServiceAsyncStub = catalog_pb2_grpc.CatalogServiceStub(channel)
         with Progress(*columns, console=console) as progress:
             if arguments.file is None:
@@ -228,7 +229,15 @@ def main() -> None:
     console = Console()
     try:
         outcome = asyncio.run(run(arguments, LoadSettings(), console))
-    except* (grpc.aio.AioRpcError, DomainError, OSError, UnicodeError, EOFError, zlib.error) as group:
+    except* (
+        grpc.aio.AioRpcError,
+        CannotStart,
+        DomainError,
+        OSError,
+        UnicodeError,
+        EOFError,
+        zlib.error,
+    ) as group:
         _fail(group.exceptions[0])
     except* KeyboardInterrupt:
         sys.exit(130)

@@ -98,9 +98,10 @@ def build(
         raise CannotStart(f"dossier: OBJECT_STORE_URL ({urlsplit(url).scheme}): {error}") from error
     database = connect_mongo(settings.mongodb_url, settings.mongodb_database or "motcua_dossier")
     stores = open_stores(database, now)
-    keys = Keys(settings.identity_target, settings.service_secret.get_secret_value(), now)
-    to_identity = connect(settings.identity_target, timeout=5.0, bearer=keys.tokens)
-    to_catalog = connect(settings.catalog_target, timeout=5.0, bearer=keys.tokens)
+    tls = settings.tls
+    keys = Keys(settings.identity_target, settings.service_secret.get_secret_value(), now, tls)
+    to_identity = connect(settings.identity_target, timeout=5.0, bearer=keys.tokens, tls=tls)
+    to_catalog = connect(settings.catalog_target, timeout=5.0, bearer=keys.tokens, tls=tls)
     ports = Ports(
         clock=now,
         dossiers=stores.dossiers,

@@ -27,6 +27,7 @@ from kit.auth import ServiceTokens
 from kit.clock import Clock
 from kit.grpc_client import connect
 from kit.status import answered
+from kit.tls import Files
 from motcua.catalog.v1 import catalog_pb2 as cat
 from motcua.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from motcua.identity.v1 import identity_pb2 as idp
@@ -149,8 +150,8 @@ class GrpcIdentity:
 class Keys:
     """Identity's public keys and our own tokens, for which no token is needed."""
 
-    def __init__(self, target: str, secret: str, now: Clock) -> None:
-        self._channel = connect(target, timeout=_DEADLINE)
+    def __init__(self, target: str, secret: str, now: Clock, tls: Files | None = None) -> None:
+        self._channel = connect(target, timeout=_DEADLINE, tls=tls)
         self._stub = IdentityServiceStub(self._channel)
         self._secret = secret
         self._now = now

@@ -18,6 +18,7 @@ from kit.consumer import DEAD
 from kit.events import plain_subject
 from kit.ids import uuid7
 from kit.settings import Settings
+from kit.tls import nats_context
 
 
 async def messages(jetstream: JetStreamContext) -> list[RawStreamMsg]:
@@ -63,9 +64,15 @@ def shown(message: RawStreamMsg) -> str:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    servers = Settings().nats_url.split(",")
+    settings = Settings()
+    servers, tls = settings.nats_url.split(","), nats_context(settings.nats_url, settings.tls)
     client = await nats.connect(
-        servers, connect_timeout=3, max_reconnect_attempts=2, reconnect_time_wait=0.2, error_cb=_quiet
+        servers,
+        tls=tls,
+        connect_timeout=3,
+        max_reconnect_attempts=2,
+        reconnect_time_wait=0.2,
+        error_cb=_quiet,
     )
     try:
         jetstream = client.jetstream()

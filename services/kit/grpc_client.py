@@ -17,9 +17,17 @@ from opentelemetry import trace
 
 from kit.ids import uuid7
 from kit.telemetry import RPC_CALLED, traceparent, tracer
+from kit.tls import Files, channel_credentials
 
-_READS = ("Get", "BatchGet", "List", "Search", "Count", "Check", "Find", "Quote", "Compute")
-_ATTEMPTS = 5
+# What may run twice without a request id: it only reads, or finds itself done.
+_REPEATABLE = (
+    *("Get", "BatchGet", "List", "Search", "Count", "Check", "Find", "Quote", "Compute", "Read", "Track"),
+    *("Issue", "CreateDownload", "SignIn", "SignOut", "CancelUpload", "Handle"),
+)
+# UNAVAILABLE: nobody is there. CANCELLED, when it was not us: it came as the server stopped.
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+_PATIENCE = 8.0  # seconds of trying again: longer than it takes until replaced replicas are found
+_LONGEST = 600.0  # seconds that calls get on a channel that another has replaced
 FLOW = (
     # A fixed window instead of one that grows with the line's speed: a stream whose reader is slower than the
     # network would otherwise pile up tens of megabytes, which a break then throws away.
@@ -33,9 +41,11 @@ _OPTIONS = (
     ),
     ("grpc.enable_retries", 1),  # only those that no server has seen; the others are tried again below
     *FLOW,
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 20_000),  # a node that dies says no farewell
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 3_000),  # how long one attempt may take
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", 16 * 2**20),
 )
@@ -43,42 +53,104 @@ _OPTIONS = (
 Bearer = Callable[[], Awaitable[str]]
 
 
-def connect(target: str, *, timeout: float = 10.0, bearer: Bearer | None = None) -> Channel:
+def connect(
+    target: str, *, timeout: float = 10.0, bearer: Bearer | None = None, tls: Files | None = None
+) -> Channel:
     """A channel to `host:port` or `dns:///name:port`; connects when first used.
 
     `timeout` (seconds) is the deadline of unary calls that set none. `bearer` gives the access token of calls
     that carry no `authorization` (a service's own: `ServiceTokens`). Reads, and writes with a `request_id`
-    (one is put in where it is empty), are tried again while the other side is UNAVAILABLE.
+    (one is put in where it is empty), are tried again while the other side is away. `tls` (`settings.tls`)
+    is what we show the other side and know it by; None: no TLS.
     """
-    return Channel(grpc.aio.insecure_channel(target, options=_OPTIONS), timeout, bearer)
+    return Channel(target, timeout, bearer, tls)
+
+
+class _Tries:
+    """The tries of one call, `timeout` seconds in all."""
+
+    def __init__(self, again: bool, timeout: float | None) -> None:
+        self.again = again
+        self._started = time.monotonic()
+        self._deadline = None if timeout is None else self._started + timeout
+        self._pause = 0.05
+
+    def left(self) -> float | None:
+        """Seconds until the deadline."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def pause(self, error: grpc.aio.AioRpcError) -> float | None:
+        """Seconds until the next try after a failure; None when there shall be none."""
+        if not self.again or error.code() not in _AWAY:
+            return None
+        pause = self._pause * random.uniform(0.5, 1)  # noqa: S311
+        self._pause = min(self._pause * 2, 1.0)
+        end = self._started + _PATIENCE
+        if self._deadline is not None:
+            end = min(end, self._deadline)
+        return pause if time.monotonic() + pause < end else None
 
 
 class Channel(grpc.aio.Channel):
     """What generated stubs take; the calls of a stub are awaited or iterated as usual."""
 
-    def __init__(self, channel: grpc.aio.Channel, timeout: float, bearer: Bearer | None) -> None:
-        self._channel = channel
+    def __init__(self, target: str, timeout: float, bearer: Bearer | None, tls: Files | None) -> None:
+        self._target = target
         self._timeout = timeout
         self._bearer = bearer
+        self._tls = tls
+        self._pem = tls.current() if tls else None
+        self._channel = self._open()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._pem is None:
+            return grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+        return grpc.aio.secure_channel(self._target, channel_credentials(self._pem), options=_OPTIONS)
+
+    def _current(self) -> grpc.aio.Channel:
+        """The channel to call on: another one once the certificate is renewed, as gRPC's keep theirs. The one
+        before ends with its calls."""
+        if self._tls is not None and (pem := self._tls.current()) is not self._pem:
+            before, self._pem = self._channel, pem
+            self._channel = self._open()
+            ending = asyncio.create_task(before.close(_LONGEST))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        return self._channel
+
+    def _callable(self, kind: str, method: str, args: Any, kwargs: Any) -> Callable[[], Any]:
+        """Gives the multi-callable of a method on the current channel."""
+        channel = self._channel
+        made = getattr(channel, kind)(method, *args, **kwargs)
+
+        def current() -> Any:
+            nonlocal channel, made
+            if (now := self._current()) is not channel:
+                channel, made = now, getattr(now, kind)(method, *args, **kwargs)
+            return made
+
+        return current
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A call with one request and one reply."""
-        return self._one(method, self._channel.unary_unary(method, *args, **kwargs), streaming=False)
+        return self._one(method, self._callable("unary_unary", method, args, kwargs), streaming=False)
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A call with many requests and one reply; no deadline unless the caller sets one."""
-        return self._one(method, self._channel.stream_unary(method, *args, **kwargs), streaming=True)
+        return self._one(method, self._callable("stream_unary", method, args, kwargs), streaming=True)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A call with many replies; no deadline unless the caller sets one."""
-        return self._many(method, self._channel.unary_stream(method, *args, **kwargs))
+        again = method.rpartition("/")[2].startswith(_REPEATABLE)
+        return self._many(method, self._callable("unary_stream", method, args, kwargs), again=again)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A call with many requests and many replies; no deadline unless the caller sets one."""
-        return self._many(method, self._channel.stream_stream(method, *args, **kwargs))
+        return self._many(method, self._callable("stream_stream", method, args, kwargs), again=False)
 
-    def _one(self, method: str, call: Any, *, streaming: bool) -> Any:
-        read = not streaming and method.rpartition("/")[2].startswith(_READS)
+    def _one(self, method: str, call: Callable[[], Any], *, streaming: bool) -> Any:
+        repeatable = not streaming and method.rpartition("/")[2].startswith(_REPEATABLE)
         observers: dict[str, Callable[[float], None]] = {}
 
         async def run(
@@ -88,13 +160,14 @@ class Channel(grpc.aio.Channel):
             metadata: Any = None,
             **kwargs: Any,
         ) -> Any:
-            attempts = _ATTEMPTS if read else 1
-            if not read and not streaming and "request_id" in request.DESCRIPTOR.fields_by_name:
-                attempts = _ATTEMPTS
+            again = repeatable
+            if not again and not streaming and "request_id" in request.DESCRIPTOR.fields_by_name:
+                again = True
                 if not request.request_id:
                     request.request_id = uuid7()
             if timeout is None and not streaming:
                 timeout = self._timeout
+            tries = _Tries(again, timeout)
             started = time.perf_counter()
             code = "OK"
             span = tracer.start_span(method, kind=trace.SpanKind.CLIENT)
@@ -102,15 +175,12 @@ class Channel(grpc.aio.Channel):
                 sent = await self._metadata(span, metadata)
                 while True:
                     try:
-                        return await call(request, timeout=timeout, metadata=sent, **kwargs)
+                        return await call()(request, timeout=tries.left(), metadata=sent, **kwargs)
                     except grpc.aio.AioRpcError as error:
-                        attempts -= 1
                         code = error.code().name
-                        pause = 0.1 * 2 ** (_ATTEMPTS - attempts) * random.uniform(0.5, 1)  # noqa: S311
-                        if code != "UNAVAILABLE" or not attempts or (timeout and timeout <= pause):
+                        if (pause := tries.pause(error)) is None:
                             raise
                     await asyncio.sleep(pause)
-                    timeout = timeout and timeout - pause
                     code = "OK"
             except asyncio.CancelledError:
                 code = "CANCELLED"
@@ -124,16 +194,31 @@ class Channel(grpc.aio.Channel):
 
         return run
 
-    def _many(self, method: str, call: Any) -> Any:
-        async def run(request: Any = None, *, metadata: Any = None, **kwargs: Any) -> Any:
+    def _many(self, method: str, call: Callable[[], Any], *, again: bool) -> Any:
+        async def run(
+            request: Any = None,
+            *,
+            timeout: float | None = None,  # noqa: ASYNC109 - gRPC's own name
+            metadata: Any = None,
+            **kwargs: Any,
+        ) -> Any:
+            tries = _Tries(again, timeout)
             started = time.perf_counter()
             code = "OK"
             # Not the current span: a generator may be finished from another task.
             span = tracer.start_span(method, kind=trace.SpanKind.CLIENT)
             try:
                 sent = await self._metadata(span, metadata)
-                async for reply in call(request, metadata=sent, **kwargs):
-                    yield reply
+                while True:
+                    try:
+                        async for reply in call()(request, timeout=tries.left(), metadata=sent, **kwargs):
+                            tries.again = False  # what was received is not asked for twice
+                            yield reply
+                        return
+                    except grpc.aio.AioRpcError as error:
+                        if (pause := tries.pause(error)) is None:
+                            raise
+                    await asyncio.sleep(pause)
             except grpc.aio.AioRpcError as error:
                 code = error.code().name
                 raise
@@ -156,7 +241,9 @@ class Channel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Closes it after `grace` seconds for running calls."""
-        await self._channel.close(grace)
+        for ending in self._ending:
+            ending.cancel()
+        await asyncio.gather(self._channel.close(grace), *self._ending, return_exceptions=True)
 
     async def __aenter__(self) -> Channel:
         return self

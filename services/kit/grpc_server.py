@@ -23,6 +23,7 @@ from kit.grpc_client import FLOW
 from kit.ids import uuid7
 from kit.settings import Settings
 from kit.telemetry import RPC_SERVED, parent_from, tracer
+from kit.tls import server_credentials
 
 DEADLINE = 30.0  # seconds given to a unary call whose client set no deadline
 _OPEN = ("/grpc.health.v1.", "/grpc.reflection.")  # answered to everyone
@@ -225,7 +226,10 @@ class Server:
         listen = self._settings.grpc_listen
         free_to_listen(listen)
         try:
-            self.port = self._server.add_insecure_port(listen)
+            if (files := self._settings.tls) is None:
+                self.port = self._server.add_insecure_port(listen)
+            else:
+                self.port = self._server.add_secure_port(listen, server_credentials(files))
         except (ValueError, RuntimeError) as error:
             raise OSError(f"cannot listen on {listen}: {error}") from error
         await self._server.start()

@@ -29,6 +29,7 @@ from kit.outbox import Relay
 from kit.probe import Probe
 from kit.settings import CannotStart as CannotStart
 from kit.settings import Settings
+from kit.tls import nats_context, renewing
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Service:
             try:
                 await asyncio.wait_for(connected.wait(), _MESSAGING)
             except TimeoutError:
-                log.warning("NATS does not answer at %s; events wait", self.settings.nats_url)
+                log.warning("NATS does not answer at %s; events wait", self.settings.nats_servers)
         for step in self._opening:
             await self._reach(step)
         for task in self._tasks:
@@ -218,6 +219,7 @@ class Service:
     async def _messaging(self, connected: asyncio.Event) -> None:
         if self.nats is not None:
             await self.nats.close()
+        context = nats_context(self.settings.nats_url, self.settings.tls)
         client = self.nats = await nats.connect(
             self.settings.nats_url.split(","),
             name=self.name,
@@ -227,7 +229,9 @@ class Service:
             ping_interval=10,
             max_outstanding_pings=2,
             error_cb=self._nats_away,
+            disconnected_cb=renewing(context, self.settings.tls),
             reconnected_cb=self._nats_back,
+            tls=context,
         )
         jetstream = client.jetstream()
         while True:
@@ -300,7 +304,9 @@ def main(build: Callable[[Any], Service | Awaitable[Service]]) -> NoReturn:
         telemetry.setup(settings, name)
         uvloop.run(_run(build, settings))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(
+            ": ".join([*(str(part).upper() for part in e["loc"][:1]), e["msg"]]) for e in error.errors()
+        )
         print(f"{name}: bad setting: {wrong}", file=sys.stderr)
         sys.exit(2)
     except SettingsError as error:

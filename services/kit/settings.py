@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from kit.tls import Files
 
 
 class CannotStart(Exception):
     """The service cannot start as it is configured; the message is one clear line."""
 
 
-class Settings(BaseSettings):
-    """What every service can be told. A service subclasses it and adds its own, each with a description."""
+class TlsSettings(BaseSettings):
+    """Mutual TLS between our processes."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    tls_cert: str = Field(
+        default="",
+        description="PEM file of our certificate; with TLS_KEY and TLS_CA: mutual TLS on the gRPC API, on "
+        "calls to others and to tls:// NATS; read again when renewed; empty: no TLS",
+    )
+    tls_key: str = Field(default="", description="PEM file of its key")
+    tls_ca: str = Field(default="", description="PEM file of the CAs that others' certificates come from")
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> TlsSettings:
+        given = (self.tls_cert, self.tls_key, self.tls_ca)
+        if any(given) and not all(given):
+            raise ValueError("TLS_CERT, TLS_KEY and TLS_CA go together")
+        return self
+
+    @cached_property
+    def tls(self) -> Files | None:
+        """The files of mutual TLS, None without. Raises CannotStart when they cannot be used."""
+        if not self.tls_cert:
+            return None
+        try:
+            return Files(self.tls_cert, self.tls_key, self.tls_ca)
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"bad setting: TLS_CERT, TLS_KEY, TLS_CA: {error}") from error
+
+
+class Settings(TlsSettings):
+    """What every service can be told. A service subclasses it and adds its own, each with a description."""
 
     environment: Literal["development", "test", "production"] = Field(
         default="development",
@@ -65,3 +98,24 @@ class Settings(BaseSettings):
     service_secret: SecretStr = Field(
         default=SecretStr(""), description="this service's secret, for its own tokens from identity"
     )
+
+    @field_validator("nats_url")
+    @classmethod
+    def _nats_is_an_address(cls, value: str) -> str:
+        for server in value.split(","):
+            try:
+                parts = urlsplit(server)
+                right = parts.scheme in ("nats", "tls") and parts.hostname and parts.port != 0
+            except ValueError:  # its text may have a part of a password in it
+                right = False
+            if not right:
+                raise ValueError("every server is nats://host:port or tls://host:port, with user:password@")
+        return value
+
+    @property
+    def nats_servers(self) -> str:
+        """Where NATS is, for people: without names and passwords."""
+        return ",".join(
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+            for parts in map(urlsplit, self.nats_url.split(","))
+        )

@@ -71,7 +71,7 @@ def from_rpc(error: grpc.aio.AioRpcError) -> Exception:
                 bad = error_details_pb2.BadRequest.FromString(detail.value)
                 violations = [FieldViolation(v.field, v.reason, v.description) for v in bad.field_violations]
     made: DomainError
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):  # not ours: it was stopping
         made = Unavailable(reason, message)
     elif code is grpc.StatusCode.INVALID_ARGUMENT:
         made = InvalidInput(reason, message, violations=violations)

@@ -88,7 +88,7 @@ def build(
     if settings.environment == "production" and settings.smtp_username and settings.smtp_tls == "none":
         raise CannotStart("notify: SMTP_TLS must be starttls or implicit where SMTP_USERNAME signs in")
     database = mongo.connect(settings.mongodb_url, settings.mongodb_database or "motcua_notify")
-    identity = Identity(settings.identity_target, settings.service_secret.get_secret_value())
+    identity = Identity(settings.identity_target, settings.service_secret.get_secret_value(), settings.tls)
     client = httpx.AsyncClient(timeout=15.0, trust_env=False)
     senders = _senders(settings, client)
     log.info("notices go out by: %s", ", ".join(("app", *senders)))

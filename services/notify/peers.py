@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from kit.auth import ServiceTokens, TokenVerifier
 from kit.grpc_client import connect
 from kit.status import answered
+from kit.tls import Files
 from motcua.identity.v1 import identity_pb2, identity_pb2_grpc
 from notify.domain.people import Agency, Contact
 
@@ -20,9 +21,10 @@ _AT_ONCE = 100  # ids that identity takes in one call
 class Identity:
     """Contact data of accounts, names of agencies and the keys of access tokens, asked for as notify."""
 
-    def __init__(self, target: str, secret: str) -> None:
+    def __init__(self, target: str, secret: str, tls: Files | None = None) -> None:
         self._secret = secret
-        self._channels = connect(target), connect(target, bearer=ServiceTokens(self._token))
+        own = connect(target, bearer=ServiceTokens(self._token), tls=tls)
+        self._channels = connect(target, tls=tls), own
         self._anyone: identity_pb2_grpc.IdentityServiceAsyncStub
         self._own: identity_pb2_grpc.IdentityServiceAsyncStub
         self._anyone, self._own = (identity_pb2_grpc.IdentityServiceStub(one) for one in self._channels)

@@ -37,7 +37,7 @@ def build(
     now: Clock = clock.now,
 ) -> Service:
     """The payment service; tests bring a verifier and people of their own instead of identity's."""
-    open_channel = connect(settings.identity_target)
+    open_channel = connect(settings.identity_target, tls=settings.tls)
     identity_service = IdentityServiceStub(open_channel)
 
     async def fetch_jwks() -> Any:
@@ -49,7 +49,7 @@ def build(
         )
         return answer.access_token, answer.expire_time.ToDatetime(UTC).timestamp() - now().timestamp()
 
-    own_channel = connect(settings.identity_target, bearer=ServiceTokens(fetch_token))
+    own_channel = connect(settings.identity_target, bearer=ServiceTokens(fetch_token), tls=settings.tls)
     http = httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(10.0, connect=3.0))
     database = mongo.connect(settings.mongodb_url, settings.mongodb_database or f"motcua_{NAME}")
     charges, receipts, books = (
