@@ -52,6 +52,8 @@ class Echo:
         self.asked: list[Any] = []
         self.failures: list[Exception] = []
         self.cancelled = 0
+        self.away = 0
+        self.away_after: int | None = None
         self.started = asyncio.Event()
         self.go_on = asyncio.Event()
 
@@ -82,6 +84,15 @@ class Echo:
         if self.failures:
             raise self.failures.pop(0)
 
+    async def read(self, request: StringValue, context: Any) -> AsyncIterator[StringValue]:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("AWAY")
+        for number, letter in enumerate(request.value):
+            if number == self.away_after:
+                raise Unavailable("AWAY")
+            yield StringValue(value=letter)
+
     async def join(self, requests: AsyncIterator[StringValue], context: Any) -> StringValue:
         return StringValue(value="".join([request.value async for request in requests]))
 
@@ -108,6 +119,7 @@ def add(echo: Echo, server: Any) -> None:
         "Wait": grpc.unary_unary_rpc_method_handler(echo.wait, **coders()),
         "Parent": grpc.unary_unary_rpc_method_handler(echo.parent, **coders()),
         "Letters": grpc.unary_stream_rpc_method_handler(echo.letters, **coders()),
+        "ReadLetters": grpc.unary_stream_rpc_method_handler(echo.read, **coders()),
         "Join": grpc.stream_unary_rpc_method_handler(echo.join, **coders()),
         "Shout": grpc.stream_stream_rpc_method_handler(echo.shout, **coders()),
     }
