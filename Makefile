@@ -97,10 +97,17 @@ manifests: setup ## render deploy/k8s and check it: Kubernetes' schemas, checkov
 	@python3 -I dev/venv.py deploy/checkov.lock .venv-checkov
 	@$(PY) -m dev.manifests
 
-lock: ## resolve pyproject.toml into requirements.lock (needs uv)
+RESOLVE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+WHEELS := uv pip compile --quiet --python-version 3.12 --only-binary :all: requirements-runtime.lock
+lock: ## resolve pyproject.toml into the lock files: all, what the image needs, checkov (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is not on the path (pip install uv)" >&2; exit 2; }
-	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	$(RESOLVE) pyproject.toml --extra dev -o requirements.lock
+	$(RESOLVE) pyproject.toml --constraint requirements.lock -o requirements-runtime.lock
+	$(RESOLVE) --group checkov -o deploy/checkov.lock
+	@echo "is there a wheel of everything in the image, for both machines?"
+	$(WHEELS) --python-platform x86_64-manylinux_2_28 >/dev/null
+	$(WHEELS) --python-platform aarch64-manylinux_2_28 >/dev/null
 
 ci: ## what CI runs, from nothing
 	@.ci/run
