@@ -16,7 +16,7 @@ _SELF = Caller("dossier", "service")
 
 
 def subscriptions(ports: Ports) -> list[Subscription]:
-    """The durable consumers of this service."""
+    """What this service subscribes to."""
 
     async def paid(event: Event) -> None:
         message: pay.ChargePaid = event.message

@@ -33,7 +33,7 @@ SILENT: Final[Mapping[type[Message], str]] = {
 
 
 def subscriptions(ports: Ports) -> list[Subscription]:
-    """One durable consumer a context; events are handled in order."""
+    """One a context; the events of one dossier, charge or account are handled in order."""
     return [
         Subscription("notify-dossier", "dossier", _bound(ports, DOSSIER)),
         Subscription("notify-payment", "payment", _bound(ports, PAYMENT)),

@@ -11,7 +11,7 @@ from payment.handlers import Ports, dossiers
 
 
 def subscriptions(ports: Ports) -> list[Subscription]:
-    """The one durable consumer of payment; in order, so that a charge is requested before it is void."""
+    """The one of payment; a dossier's events come in order, so a charge is requested before it is void."""
 
     async def requested(event: Event) -> None:
         message: dossier.PaymentRequested = event.message

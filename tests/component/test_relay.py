@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import nats
@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from kit import clock, mongo, outbox
 from kit.consumer import provision_stream
-from kit.events import published_subject
+from kit.events import Entry, entry_of, published_subject
 from kit.ids import uuid7
 from kit.mongo import Store
 from kit.outbox import Relay
@@ -223,3 +223,57 @@ async def test_what_waits_to_be_published_can_be_seen(
         await eventually(lambda: shown() == 5)
         nats_server.start()
         await eventually(lambda: shown() == 0, within=20)
+
+
+async def test_an_event_published_again_after_the_window_keeps_its_id(
+    room: Room, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JetStream has forgotten it by then and stores it twice; who handles it knows it by its id."""
+    config = (await room.jetstream.stream_info(room.context)).config
+    config.duplicate_window = 0.2
+    await room.jetstream.update_stream(config)
+    lamp = await room.lamps.add(Lamp(uuid7()))
+    await room.lamps.change(lamp.id, Lamp.switch)
+    crashed = asyncio.Event()
+
+    async def crash(id: str, ids: set[str]) -> None:
+        crashed.set()
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.lamps, "published", crash)
+        async with relaying(room):
+            await asyncio.wait_for(crashed.wait(), 5)
+
+    async def forgotten() -> bool:
+        probe = f"motcua.{room.context}.v1.probe.x"
+        acknowledged = await room.jetstream.publish(probe, b"", headers={"Nats-Msg-Id": "probe"})
+        return await room.count() > 2 and not acknowledged.duplicate
+
+    await eventually(forgotten)
+    async with relaying(room):
+        await eventually(lambda: emptied(room))
+    messages = [await room.jetstream.get_msg(room.context, number) for number in (1, await room.count())]
+    first, again = ((message.headers or {})["ce-id"] for message in messages)
+    assert first == again
+
+
+async def test_an_id_with_dots_is_one_token_of_the_subject_also_where_it_was_written_otherwise(
+    room: Room, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def before(*arguments: Any) -> Entry:
+        entry = entry_of(*arguments)
+        return replace(entry, subject=entry.subject.replace("_15", ".15"))
+
+    lamp = await room.lamps.add(Lamp("H32.15"))
+    with monkeypatch.context() as patch:
+        patch.setattr(mongo, "entry_of", before)
+        await room.lamps.change(lamp.id, Lamp.switch)
+    await room.lamps.change(lamp.id, Lamp.switch)
+    assert [entry.subject.rpartition("value.")[2] for entry in await room.lamps.outbox("H32.15")] == [
+        "H32.15",
+        "H32_15",
+    ]
+    async with relaying(room):
+        await eventually(lambda: emptied(room), within=5)
+    assert await room.seen() == [("H32_15", "1"), ("H32_15", "2")]
