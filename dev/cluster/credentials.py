@@ -67,9 +67,10 @@ def misfits(whole: Known, *, standin: bool = False) -> list[str]:
 
 
 def _fits(key: str, kept: str, wanted: str) -> bool:
-    if key == "services.json":
-        return bool(json.loads(wanted).items() <= json.loads(kept).items())
-    return kept == wanted
+    if key != "services.json":
+        return kept == wanted
+    known = {name: one if isinstance(one, list) else [one] for name, one in json.loads(kept).items()}
+    return all(digest in known.get(name, ()) for name, digest in json.loads(wanted).items())
 
 
 def _sources() -> Values:

@@ -10,8 +10,9 @@ from dev.cluster import tag
 from dev.cluster.programs import run
 from dev.options import ROOT
 
-LAB = "motcua-lab-"  # images of the lab: a folder each
+LAB = "motcua-lab-"  # images of a cluster without a registry, a folder each
 LAB_FOLDER = "tests/cluster/images"
+LAB_CONTENT = ("requirements.lock", "dev/standin.py")
 
 
 def build(name: str, console: Console) -> str:
@@ -19,13 +20,17 @@ def build(name: str, console: Console) -> str:
 
     Raises Problem when there is no engine, or with the end of what the build said.
     """
-    lab = f"{LAB_FOLDER}/{name.removeprefix(LAB)}" if name.startswith(LAB) else ""
-    image = f"{name}:{tag.of([lab]) if lab else tag.of_image()}"
-    folder = ROOT / lab
-    target = [] if lab else ["--target", "tools" if name == "motcua-tools" else "runtime"]
-    index = ["--build-arg", "PIP_INDEX_URL"] if "PIP_INDEX_URL" in os.environ else []
+    if name.startswith(LAB):
+        folder = f"{LAB_FOLDER}/{name.removeprefix(LAB)}"
+        image = f"{name}:{tag.of([folder, *LAB_CONTENT])}"
+        how = ["--file", str(ROOT / folder / "Dockerfile")]
+    else:
+        image = f"{name}:{tag.of_image()}"
+        how = ["--target", "tools" if name == "motcua-tools" else "runtime"]
+    if "PIP_INDEX_URL" in os.environ:
+        how += ["--build-arg", "PIP_INDEX_URL"]
     with console.status(f"building {image}"):
-        run("docker", "build", "--tag", image, *target, *index, str(folder))
+        run("docker", "build", "--tag", image, *how, str(ROOT))
     return image
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from dev.options import Problem, tool
 
 JSON = dict[str, Any]
 SECONDS = 60.0  # that one question to the API server may take
+LOG = re.compile(r"[EIW]\d{4} ")  # lines of kubectl's own log, which say the same at length
 FIELD_MANAGER = "motcua"
 
 
@@ -43,7 +45,8 @@ class Kubectl:
         except subprocess.TimeoutExpired:
             raise Refused(f"kubectl {arguments[0]}: no answer within {seconds:.0f} s") from None
         if done.returncode:
-            raise Refused(done.stderr.strip() or f"kubectl {arguments[0]} ended with {done.returncode}")
+            said = [line for line in done.stderr.splitlines() if not LOG.match(line)]
+            raise Refused("\n".join(said).strip() or f"kubectl {arguments[0]} ended with {done.returncode}")
         return done.stdout
 
     def get(self, *arguments: str) -> list[JSON]:
@@ -54,6 +57,11 @@ class Kubectl:
         """One object, or None when there is none."""
         text = self("get", kind, name, "--ignore-not-found", "-o", "json")
         return dict(json.loads(text)) if text.strip() else None
+
+    def server(self) -> tuple[int, int]:
+        """Version of the API server, such as (1, 33)."""
+        version = json.loads(self("version", "-o", "json"))["serverVersion"]
+        return int(version["major"]), int(version["minor"].rstrip("+"))
 
     def current_context(self) -> str:
         """The context that calls go to. Raises Problem when there is none."""

@@ -21,6 +21,7 @@ from dev.options import ROOT, Problem
 KIND_OVERLAY = ROOT / "deploy/k8s/overlays/kind"
 IMPORTER = "importer"
 KIND = "kind-"  # how kind names its contexts
+SERVER_SIDE = (1, 22)  # before, applying server-side was beta and stumbled over defaults
 SECONDS = 600.0  # until all must be ready; pulling the images of others may take minutes
 
 
@@ -76,7 +77,9 @@ def up(options: Options) -> Manifests:
         made = credentials.ensure(kubectl, standin=options.standin)
         kept = sum(line.endswith(" kept") for line in made)
         console.print(f"secrets: {kept} kept, {len(credentials.NAMES) - kept} made")
-        console.print("".join(f"  {line}\n" for line in made if "fit" in line), end="")
+        for line in made:
+            if "fit" in line:
+                console.print(f"  {line}")
     began = time.monotonic()
     apply(kubectl, manifests)
     console.print(f"applied {len(manifests.objects)} objects in {time.monotonic() - began:.1f} s; waiting")
@@ -87,8 +90,9 @@ def up(options: Options) -> Manifests:
 
 
 def apply(kubectl: Kubectl, manifests: Manifests) -> None:
-    """Server-side, as one field manager. What the overlay says wins over what was changed by hand."""
-    order = ["apply", "--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}", "-f", "-"]
+    """What the overlay says wins over what was changed by hand; what it does not say stays."""
+    how = ["--server-side", "--force-conflicts"] if kubectl.server() >= SERVER_SIDE else []
+    order = ["apply", *how, f"--field-manager={FIELD_MANAGER}", "-f", "-"]
     kubectl(*order, input=manifests.text(), seconds=180)
 
 

@@ -11,6 +11,7 @@ KINDS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 NO_IMAGE = ("ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "ErrImageInspect")
 NO_CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 CRASHES = 5  # after so many starts a container will not come up by itself
+PATIENCE = 10  # failures of a startup probe that are nothing yet: it begins before the process does
 REVISION = "deployment.kubernetes.io/revision"
 
 Name = tuple[str, str]  # kind and name of a workload
@@ -75,9 +76,8 @@ def _workload(item: JSON, objects: list[JSON]) -> Workload:
         wanted = spec.get("replicas", 1)
         available = status.get("availableReplicas" if kind == "Deployment" else "readyReplicas", 0)
         updated = status.get("updatedReplicas", 0)
-        ready = min(updated, available) if seen else 0
-        none_old = status.get("replicas", 0) <= updated
-        done = seen and ready >= wanted and none_old
+        ready = sum(map(_is_ready, _pods(item, objects)))
+        done = seen and min(updated, available) >= wanted and status.get("replicas", 0) <= updated
     troubles = () if done else tuple(_troubles(item, objects))
     return Workload(kind, name, ready, wanted, done, troubles)
 
@@ -98,20 +98,29 @@ def _troubles(item: JSON, objects: list[JSON]) -> Iterator[Trouble]:
         yield Trouble(item["metadata"]["name"], event)
 
 
+def _is_ready(pod: JSON) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
 def _pods(item: JSON, objects: list[JSON]) -> Iterator[JSON]:
-    """Its pods that are to stay: of a Deployment only those of the newest ReplicaSet."""
+    """Its pods that are to stay and are as its template says now."""
     owners = {item["metadata"]["uid"]}
+    revision = item.get("status", {}).get("updateRevision")  # of a StatefulSet
     if item["kind"] == "Deployment":
-        revision = item["metadata"].get("annotations", {}).get(REVISION)
+        newest = item["metadata"].get("annotations", {}).get(REVISION)
         owners = {
             one["metadata"]["uid"]
             for one in objects
             if one["kind"] == "ReplicaSet"
             and owners & _owners(one)
-            and one["metadata"].get("annotations", {}).get(REVISION) == revision
+            and one["metadata"].get("annotations", {}).get(REVISION) == newest
         }
     for one in objects:
-        if one["kind"] == "Pod" and owners & _owners(one) and "deletionTimestamp" not in one["metadata"]:
+        about = one["metadata"]
+        if one["kind"] != "Pod" or not owners & _owners(one) or "deletionTimestamp" in about:
+            continue
+        if item["kind"] != "StatefulSet" or about["labels"].get("controller-revision-hash") == revision:
             yield one
 
 
@@ -168,5 +177,6 @@ def _warning(item: JSON, objects: list[JSON]) -> str:
         and one.get("type") == "Warning"
         and one.get("involvedObject", {}).get("uid") == item["metadata"]["uid"]
     ]
+    found = [one for one in found if "Startup probe" not in one["message"] or one.get("count", 1) >= PATIENCE]
     newest = max(found, key=lambda one: one.get("lastTimestamp") or one.get("eventTime") or "", default=None)
     return f"{newest['reason']}: {newest['message']}" if newest else ""
