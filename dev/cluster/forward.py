@@ -39,7 +39,11 @@ GATEWAY = Door("GraphQL", "gateway", 8000, 80)
 SANDBOX = Door("sandbox bank", "sandbox", 8090, 8090)
 MAIL = Door("mail catcher", "mail", 8025, 8025)
 PUBLIC = (GATEWAY, SANDBOX, MAIL)
-INSIGHT = (Door("Grafana", "grafana", 3000, 3000), Door("Prometheus", "prometheus", 9090, 9090))
+INSIGHT = (
+    Door("Grafana", "grafana", 3000, 3000),
+    Door("Prometheus", "prometheus", 9090, 9090),
+    Door("Jaeger", "jaeger", 16686, 16686),
+)
 
 
 def present(kubectl: Kubectl, doors: Sequence[Door]) -> list[Door]:

@@ -20,6 +20,7 @@ from dev.options import ROOT, Problem
 
 KIND_OVERLAY = ROOT / "deploy/k8s/overlays/kind"
 IMPORTER = "importer"
+SANDBOX = "sandbox"  # only an overlay for development has it
 KIND = "kind-"  # how kind names its contexts
 SERVER_SIDE = (1, 22)  # before, applying server-side was beta and stumbled over defaults
 SECONDS = 600.0  # until all must be ready; pulling the images of others may take minutes
@@ -57,10 +58,10 @@ def confirm(options: Options, doing: str) -> str:
 
 
 def up(options: Options) -> Manifests:
-    """Builds the images, makes the Secrets, applies the overlay, waits for all, loads the catalogue.
+    """Builds the images, makes the Secrets, applies the overlay, waits for all.
 
-    What is there already stays; done again without a change, nothing restarts. Raises Problem, or NotReady
-    when something did not come up.
+    What is there already stays; done again without a change, nothing restarts. An overlay for development
+    gets its catalogue, too. Raises Problem, or NotReady when something did not come up.
     """
     context = confirm(options, "install into")
     kubectl, console = options.kubectl, options.console
@@ -84,7 +85,7 @@ def up(options: Options) -> Manifests:
     apply(kubectl, manifests)
     console.print(f"applied {len(manifests.objects)} objects in {time.monotonic() - began:.1f} s; waiting")
     wait(kubectl, manifests.names(), console, options.seconds)
-    if manifests.has("CronJob", IMPORTER):
+    if manifests.has("CronJob", IMPORTER) and manifests.has("Deployment", SANDBOX):
         load_catalogue(kubectl, manifests, console)
     return manifests
 
