@@ -223,6 +223,7 @@ class Service:
         client = self.nats = await nats.connect(
             self.settings.nats_url.split(","),
             name=self.name,
+            inbox_prefix=f"_INBOX.{self.name}",  # so that NATS can keep others from reading our answers
             connect_timeout=2,
             reconnect_time_wait=0.5,
             max_reconnect_attempts=-1,

@@ -1,0 +1,245 @@
+"""What each service may say and hear on NATS, with the configuration that the cluster runs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nats
+import nats.errors
+import pytest
+from google.protobuf.message import Message
+from nats.aio.client import Client
+
+from dev.options import free_port
+from dossier.events_in import subscriptions as of_dossier
+from kit import clock, consumer
+from kit.consumer import DEAD, Consumer, Event, Subscription, measure_dead, provision_stream
+from kit.errors import FailedPrecondition
+from kit.events import subject
+from kit.ids import uuid7
+from notify.events_in import subscriptions as of_notify
+from payment.events_in import subscriptions as of_payment
+from tests.conftest import run_part
+
+Eventually = Callable[..., Awaitable[Any]]
+CONF = Path(__file__).parents[2] / "deploy/k8s/base/nats"
+NOBODY: Any = None  # no handler runs that would need ports
+HEARS: Mapping[str, list[Subscription]] = {
+    "identity": [],
+    "catalog": [],
+    "dossier": of_dossier(NOBODY),
+    "payment": of_payment(NOBODY),
+    "notify": of_notify(NOBODY),
+}
+SERVICES = sorted(HEARS)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a server with the cluster's users; it is alone, so without the block of the cluster."""
+    home, port = tmp_path_factory.mktemp("nats-users"), free_port()
+    for file in CONF.glob("*.conf"):
+        text = re.sub(r"^cluster \{.*?^\}$", "", file.read_text(), flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(r"^(http_port|pid_file|port):.*$", "", text, flags=re.MULTILINE)
+        (home / file.name).write_text(text)
+    settings = {
+        "POD_NAME": "nats-0",
+        "JETSTREAM_DIR": f"{home}/store",
+        "JETSTREAM_FILES": "1GB",
+        "JETSTREAM_MEMORY": "64MB",
+        **{
+            f"{name.upper()}_PASSWORD": f"'{name}-1e5'" for name in (*SERVICES, "gateway", "admin", "cluster")
+        },
+    }
+    command = [str(Path(sys.executable).parent / "nats-server"), "-c", f"{home}/nats.conf"]
+    command = ["env", *(f"{key}={value}" for key, value in settings.items()), *command]
+    for _ in run_part([*command, "-a", "127.0.0.1", "-p", str(port)], port, home / "log"):
+        yield f"127.0.0.1:{port}"
+
+
+class Connection:
+    """A client signed in as a user, and what the server refused it."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.refused: list[str] = []
+        self._said = asyncio.Event()
+
+    async def failed(self, error: Exception) -> None:
+        self.refused.append(str(error))
+        self._said.set()
+
+    async def refuses(self, action: str, name: str) -> bool:
+        """Whether the server refuses to `publish` or `subscribe`; TimeoutError when it says nothing."""
+        self.refused.clear()
+        self._said.clear()
+        await (self.client.publish(name, b"") if action == "publish" else self.client.subscribe(name))
+        await asyncio.wait_for(self._said.wait(), 10)
+        return any("permissions violation" in said.lower() for said in self.refused)
+
+
+@asynccontextmanager
+async def signed_in(server: str, user: str) -> AsyncIterator[Connection]:
+    connection = Connection()
+    await connection.client.connect(
+        f"nats://{user}:{user}-1e5@{server}", error_cb=connection.failed, inbox_prefix=f"_INBOX.{user}"
+    )
+    yield connection
+    await connection.client.close()
+
+
+@pytest.fixture
+async def streams(server: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """All streams, as when all services have started; none of them afterwards."""
+    monkeypatch.setattr(consumer, "_LOOK", 0.1)
+    async with signed_in(server, "admin") as admin:
+        jetstream = admin.client.jetstream()
+        for context in (*SERVICES, DEAD):
+            await provision_stream(jetstream, context)
+        yield
+        for context in (*SERVICES, DEAD):
+            await jetstream.delete_stream(context)
+
+
+def noting(subscription: Subscription, handled: list[str], *, fail: bool = False) -> Subscription:
+    async def handle(event: Event) -> None:
+        if fail:
+            raise FailedPrecondition("WRONG_STATE")
+        handled.append(event.type)
+
+    return replace(subscription, types=dict.fromkeys(subscription.types, handle))
+
+
+def an_event(kind: type[Message]) -> dict[str, str]:
+    id = uuid7()
+    return {
+        "Nats-Msg-Id": id,
+        "ce-id": id,
+        "ce-type": kind.DESCRIPTOR.full_name,
+        "ce-time": clock.to_text(clock.now()),
+    }
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_that_starts_first_makes_all_streams_it_needs(server: str, service: str) -> None:
+    async with signed_in(server, service) as own, signed_in(server, "admin") as admin:
+        needed = sorted({service, DEAD} | {heard.stream for heard in HEARS[service]})
+        for again in (1, 2):
+            for context in needed:
+                await provision_stream(own.client.jetstream(), context)
+            if again == 1:  # what differs is corrected
+                config = (await admin.client.jetstream().stream_info(service)).config
+                await admin.client.jetstream().update_stream(replace(config, duplicate_window=1.0))
+        assert (await admin.client.jetstream().stream_info(service)).config.duplicate_window == 120.0
+        assert own.refused == []
+        for context in needed:
+            await admin.client.jetstream().delete_stream(context)
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_announces_what_is_its_own_and_nothing_else(server: str, service: str) -> None:
+    async with signed_in(server, service) as own:
+        await own.client.jetstream().publish(subject(service, "Something", "k1"), b"x")
+        assert own.refused == []
+        for other in (name for name in SERVICES if name != service):
+            assert await own.refuses("publish", subject(other, "Something", "k1"))
+            assert await own.refuses("publish", f"dead.{other}-dossier")
+        assert await own.refuses("publish", "anything")
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize(
+    "heard", [pair for pairs in HEARS.values() for pair in pairs], ids=lambda s: s.durable
+)
+@pytest.mark.parametrize("fail", [False, True], ids=["handled", "set aside"])
+async def test_a_service_handles_and_sets_aside_what_it_hears(
+    server: str, heard: Subscription, fail: bool, eventually: Eventually
+) -> None:
+    service = heard.durable.partition("-")[0]
+    handled: list[str] = []
+    kinds = list(heard.types)
+    async with signed_in(server, service) as own, signed_in(server, heard.stream) as other:
+        running = Consumer(own.client, noting(heard, handled, fail=fail))
+        tasks = [
+            asyncio.create_task(running.run()),
+            asyncio.create_task(measure_dead(own.client.jetstream())),
+        ]
+        for number in range(12):
+            kind = kinds[number % len(kinds)]
+            name = subject(heard.stream, kind.DESCRIPTOR.name, f"k{number}")
+            await other.client.jetstream().publish(name, b"", headers=an_event(kind))
+
+        async def done() -> bool:
+            dead = (await own.client.jetstream().stream_info(DEAD)).state.messages
+            return dead == 12 if fail else len(handled) == 12
+
+        await eventually(done)
+        await running.stop()
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert own.refused == []
+        assert other.refused == []
+
+
+@pytest.mark.usefixtures("streams")
+async def test_a_service_takes_no_event_of_another_and_destroys_nothing(
+    server: str, eventually: Eventually
+) -> None:
+    async with signed_in(server, "payment") as payment, signed_in(server, "notify") as notify:
+        [charges] = HEARS["payment"]
+        running = Consumer(payment.client, noting(charges, []))
+        task = asyncio.create_task(running.run())
+        await eventually(lambda: len(running._lines) == len(charges.durables))
+        for name in (
+            "$JS.API.CONSUMER.MSG.NEXT.dossier.payment-charges",
+            "$JS.API.CONSUMER.DELETE.dossier.payment-charges",
+            "$JS.API.CONSUMER.DURABLE.CREATE.dossier.payment-charges",
+            "$JS.API.CONSUMER.CREATE.dossier",
+            "$JS.ACK.dossier.payment-charges.1.1.1.1.1",
+            "$JS.API.STREAM.DELETE.dossier",
+            "$JS.API.STREAM.DELETE.notify",
+            "$JS.API.STREAM.PURGE.dossier",
+            "$JS.API.STREAM.MSG.DELETE.DEAD",
+            "$JS.API.STREAM.CREATE.mine",
+        ):
+            assert await notify.refuses("publish", name), name
+        for name in (">", "motcua.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX.payment.>"):
+            assert await notify.refuses("subscribe", name), name
+        await running.stop()
+        await task
+
+
+@pytest.mark.usefixtures("streams")
+async def test_the_gateway_only_listens(server: str, eventually: Eventually) -> None:
+    heard: list[str] = []
+
+    async def hear(message: Any) -> None:
+        heard.append(message.subject)
+
+    async with signed_in(server, "gateway") as gateway, signed_in(server, "dossier") as dossier:
+        await gateway.client.subscribe("motcua.dossier.v1.>", cb=hear)
+        await gateway.client.subscribe("motcua.notify.v1.notice_created.>", cb=hear)
+        await gateway.client.flush()
+        await dossier.client.jetstream().publish(subject("dossier", "DossierSubmitted", "k1"), b"")
+        await eventually(lambda: heard)
+        assert gateway.refused == []
+        for name in ("motcua.dossier.v1.x.y", "motcua.notify.v1.x.y", "$JS.API.STREAM.INFO.dossier", "x"):
+            assert await gateway.refuses("publish", name), name
+        for name in (">", "motcua.payment.v1.>", "motcua.identity.>", "_INBOX.>"):
+            assert await gateway.refuses("subscribe", name), name
+
+
+@pytest.mark.parametrize("url", ["nats://{}", "nats://notify:dossier-1e5@{}", "nats://root:root@{}"])
+async def test_who_is_not_known_does_not_come_in(server: str, url: str) -> None:
+    async def quiet(error: Exception) -> None: ...
+
+    with pytest.raises((nats.errors.Error, OSError)):
+        await nats.connect(url.format(server), allow_reconnect=False, error_cb=quiet)
