@@ -27,6 +27,7 @@ _REPEATABLE = (
 # UNAVAILABLE: nobody is there. CANCELLED, when it was not us: it came as the server stopped.
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _PATIENCE = 8.0  # seconds of trying again: longer than it takes until replaced replicas are found
+_ANSWERED = 3.0  # the same for one that is there but says that it cannot: it has been patient itself
 _LONGEST = 600.0  # seconds that calls get on a channel that another has replaced
 FLOW = (
     # A fixed window instead of one that grows with the line's speed: a stream whose reader is slower than the
@@ -85,7 +86,7 @@ class _Tries:
             return None
         pause = self._pause * random.uniform(0.5, 1)  # noqa: S311
         self._pause = min(self._pause * 2, 1.0)
-        end = self._started + _PATIENCE
+        end = self._started + (_ANSWERED if error.trailing_metadata() else _PATIENCE)
         if self._deadline is not None:
             end = min(end, self._deadline)
         return pause if time.monotonic() + pause < end else None
