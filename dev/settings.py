@@ -16,7 +16,7 @@ from rich.table import Table
 from dev.options import GATEWAY_PORT, PORTS, SERVICES
 from kit.settings import Settings
 
-PARTS = (*SERVICES, "gateway", "sandbox")
+PARTS = (*SERVICES, "gateway", "sandbox", "ops")
 RUN = (
     ("DATA_DIR", "path", ".data", "where `make run` keeps everything"),
     ("MONGODB_URL", "str", "", "a MongoDB to use; empty: mongod from the path, else the stand-in"),

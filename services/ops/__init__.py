@@ -1,0 +1,1 @@
+"""Tools of those who run the suite: backup and restore."""
