@@ -153,7 +153,7 @@ def redeploy(options: Options, services: Sequence[str]) -> dict[str, float]:
     except NotReady as failure:
         at = f"--context {context} -n {options.namespace}"
         undo = [f"  kubectl {at} rollout undo {kind.lower()}/{name}" for kind, name in changed]
-        raise NotReady("\n".join([str(failure), "the old pods still serve; back to them:", *undo])) from None
+        raise NotReady("\n".join([str(failure), "back to what ran before:", *undo])) from None
 
 
 def choose(live: Mapping[Name, JSON], services: Sequence[str], namespace: str) -> dict[Name, JSON]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from dev import demo
-from dev.cluster import images, programs, tag
+from dev.cluster import images, kind, programs, tag
 from dev.cluster.__main__ import main
 from dev.cluster.kube import Kubectl, Refused
 from dev.cluster.manifests import filtered, job, parse
@@ -273,3 +274,30 @@ def test_the_demo_plays_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert where is not None
     assert where.graphql == "https://dvc.example.vn/graphql"
     assert (where.sandbox, where.mail) == ("http://sandbox.example.vn", "http://127.0.0.1:8025")
+
+
+KIND = """#!/bin/sh
+echo "$(basename $0) $@" >> {folder}/calls
+case "$*" in
+  "get clusters") cat {folder}/clusters 2>/dev/null ;;
+  "create cluster"*) echo motcua >> {folder}/clusters ;;
+esac
+"""
+
+
+def test_the_kind_cluster_is_made_once_as_its_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither kind nor its node image is on every machine, so a script stands in for it."""
+    for name in ("kind", "docker"):
+        (tmp_path / name).write_text(KIND.format(folder=tmp_path))
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    quiet = Console(quiet=True)
+    kind.up(quiet)
+    kind.up(quiet)
+    images.load("motcua:1", kind.NAME)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    (created,) = (call for call in calls if call.startswith("kind create cluster --name motcua --config "))
+    assert Path(created.split()[6]).is_file()
+    assert calls[-1] == "kind load docker-image motcua:1 --name motcua"
