@@ -279,7 +279,7 @@ def test_the_demo_plays_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 KIND = """#!/bin/sh
 echo "$(basename $0) $@" >> {folder}/calls
 case "$*" in
-  "get clusters") cat {folder}/clusters 2>/dev/null ;;
+  "get clusters") cat {folder}/clusters 2>/dev/null || true ;;
   "create cluster"*) echo motcua >> {folder}/clusters ;;
 esac
 """
