@@ -9,7 +9,9 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -28,7 +30,6 @@ _REPEATABLE = (
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _PATIENCE = 8.0  # seconds of trying again: longer than it takes until replaced replicas are found
 _ANSWERED = 3.0  # the same for one that is there but says that it cannot: it has been patient itself
-_LONGEST = 600.0  # seconds that calls get on a channel that another has replaced
 FLOW = (
     # A fixed window instead of one that grows with the line's speed: a stream whose reader is slower than the
     # network would otherwise pile up tens of megabytes, which a break then throws away.
@@ -52,6 +53,7 @@ _OPTIONS = (
 )
 
 Bearer = Callable[[], Awaitable[str]]
+_Callable = Callable[[], AbstractContextManager[Any]]
 
 
 def connect(
@@ -65,6 +67,14 @@ def connect(
     is what we show the other side and know it by; None: no TLS.
     """
     return Channel(target, timeout, bearer, tls)
+
+
+@dataclass(eq=False)
+class _Line:
+    """A channel of gRPC and the calls on it; once replaced it ends with the last of them."""
+
+    channel: grpc.aio.Channel
+    calls: int = 0
 
 
 class _Tries:
@@ -101,35 +111,50 @@ class Channel(grpc.aio.Channel):
         self._bearer = bearer
         self._tls = tls
         self._pem = tls.current() if tls else None
-        self._channel = self._open()
+        self._line = self._open()
+        self._replaced: set[_Line] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
-    def _open(self) -> grpc.aio.Channel:
+    def _open(self) -> _Line:
         if self._pem is None:
-            return grpc.aio.insecure_channel(self._target, options=_OPTIONS)
-        return grpc.aio.secure_channel(self._target, channel_credentials(self._pem), options=_OPTIONS)
+            return _Line(grpc.aio.insecure_channel(self._target, options=_OPTIONS))
+        credentials = channel_credentials(self._pem)
+        return _Line(grpc.aio.secure_channel(self._target, credentials, options=_OPTIONS))
 
-    def _current(self) -> grpc.aio.Channel:
-        """The channel to call on: another one once the certificate is renewed, as gRPC's keep theirs. The one
-        before ends with its calls."""
+    def _current(self) -> _Line:
+        """The line to call on: another one once the certificate is renewed, as gRPC's keep theirs."""
         if self._tls is not None and (pem := self._tls.current()) is not self._pem:
-            before, self._pem = self._channel, pem
-            self._channel = self._open()
-            ending = asyncio.create_task(before.close(_LONGEST))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
-        return self._channel
+            before, self._pem = self._line, pem
+            self._line = self._open()
+            self._replaced.add(before)
+            self._end_if_idle(before)
+        return self._line
 
-    def _callable(self, kind: str, method: str, args: Any, kwargs: Any) -> Callable[[], Any]:
-        """Gives the multi-callable of a method on the current channel."""
-        channel = self._channel
-        made = getattr(channel, kind)(method, *args, **kwargs)
+    def _end_if_idle(self, line: _Line) -> None:
+        if line.calls or line not in self._replaced:
+            return
+        self._replaced.discard(line)
+        ending = asyncio.create_task(line.channel.close())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
-        def current() -> Any:
-            nonlocal channel, made
-            if (now := self._current()) is not channel:
-                channel, made = now, getattr(now, kind)(method, *args, **kwargs)
-            return made
+    def _callable(self, kind: str, method: str, args: Any, kwargs: Any) -> _Callable:
+        """Gives the multi-callable of a method on the current line, for the time of a call."""
+        known = self._line
+        made = getattr(known.channel, kind)(method, *args, **kwargs)
+
+        @contextmanager
+        def current() -> Iterator[Any]:
+            nonlocal known, made
+            if (line := self._current()) is not known:
+                known, made = line, getattr(line.channel, kind)(method, *args, **kwargs)
+            line.calls += 1
+            try:
+                yield made
+            finally:
+                line.calls -= 1
+                if line is not self._line:
+                    self._end_if_idle(line)
 
         return current
 
@@ -150,7 +175,7 @@ class Channel(grpc.aio.Channel):
         """A call with many requests and many replies; no deadline unless the caller sets one."""
         return self._many(method, self._callable("stream_stream", method, args, kwargs), again=False)
 
-    def _one(self, method: str, call: Callable[[], Any], *, streaming: bool) -> Any:
+    def _one(self, method: str, call: _Callable, *, streaming: bool) -> Any:
         repeatable = not streaming and method.rpartition("/")[2].startswith(_REPEATABLE)
         observers: dict[str, Callable[[float], None]] = {}
 
@@ -176,7 +201,8 @@ class Channel(grpc.aio.Channel):
                 sent = await self._metadata(span, metadata)
                 while True:
                     try:
-                        return await call()(request, timeout=tries.left(), metadata=sent, **kwargs)
+                        with call() as made:
+                            return await made(request, timeout=tries.left(), metadata=sent, **kwargs)
                     except grpc.aio.AioRpcError as error:
                         code = error.code().name
                         if (pause := tries.pause(error)) is None:
@@ -195,7 +221,7 @@ class Channel(grpc.aio.Channel):
 
         return run
 
-    def _many(self, method: str, call: Callable[[], Any], *, again: bool) -> Any:
+    def _many(self, method: str, call: _Callable, *, again: bool) -> Any:
         async def run(
             request: Any = None,
             *,
@@ -212,9 +238,10 @@ class Channel(grpc.aio.Channel):
                 sent = await self._metadata(span, metadata)
                 while True:
                     try:
-                        async for reply in call()(request, timeout=tries.left(), metadata=sent, **kwargs):
-                            tries.again = False  # what was received is not asked for twice
-                            yield reply
+                        with call() as made:
+                            async for reply in made(request, timeout=tries.left(), metadata=sent, **kwargs):
+                                tries.again = False  # what was received is not asked for twice
+                                yield reply
                         return
                     except grpc.aio.AioRpcError as error:
                         if (pause := tries.pause(error)) is None:
@@ -242,9 +269,8 @@ class Channel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Closes it after `grace` seconds for running calls."""
-        for ending in self._ending:
-            ending.cancel()
-        await asyncio.gather(self._channel.close(grace), *self._ending, return_exceptions=True)
+        lines = [self._line, *self._replaced]
+        await asyncio.gather(*(line.channel.close(grace) for line in lines), *self._ending)
 
     async def __aenter__(self) -> Channel:
         return self
@@ -254,12 +280,12 @@ class Channel(grpc.aio.Channel):
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """The state of the connection."""
-        return self._channel.get_state(try_to_connect)
+        return self._line.channel.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Returns when the state is another."""
-        await self._channel.wait_for_state_change(last_observed_state)
+        await self._line.channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """Returns when it is connected."""
-        await self._channel.channel_ready()
+        await self._line.channel.channel_ready()

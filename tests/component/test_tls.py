@@ -152,28 +152,36 @@ async def test_renewed_files_are_used_by_both_sides_without_a_restart(
     monkeypatch.setattr(tls, "_LOOK", 0.0)
     before, after = Authority.made(), Authority.made()
     async with (
-        serving(before.issue(tmp_path / "server"), grpc_max_connection_age=1.0) as server,
+        serving(before.issue(tmp_path / "server"), grpc_max_connection_age=600.0) as server,
         channel_to(server, before.issue(tmp_path / "client")) as channel,
     ):
-        waiting = asyncio.create_task(_wait(channel))
+        words: asyncio.Queue[str] = asyncio.Queue()
+        shouted = shout(channel, words)
+        words.put_nowait("before")
+        assert (await anext(shouted)).value == "BEFORE"
         assert (await call(channel)).value == "hello"
         after.issue(tmp_path / "server")
         after.issue(tmp_path / "client")
         async with channel_to(server, after.issue(tmp_path / "newcomer")) as newcomer:
             assert (await call(newcomer)).value == "hello"
         assert (await call(channel)).value == "hello"
-        assert not waiting.done()  # on the connection from before
-        waiting.cancel()
+        words.put_nowait("after")  # on the connection from before
+        assert (await anext(shouted)).value == "AFTER"
+        await shouted.aclose()
         assert await refused(channel_to(server, before.issue(tmp_path / "latecomer")))
 
 
-async def _wait(channel: Channel) -> Any:
-    made = channel.unary_unary(
-        f"/{NAME}/Wait",
+def shout(channel: Channel, words: asyncio.Queue[str]) -> Any:
+    async def requests() -> AsyncIterator[StringValue]:
+        while True:
+            yield StringValue(value=await words.get())
+
+    made = channel.stream_stream(
+        f"/{NAME}/Shout",
         request_serializer=StringValue.SerializeToString,
         response_deserializer=StringValue.FromString,
     )
-    return await made(StringValue(value="x"), timeout=60)
+    return made(requests())
 
 
 def test_a_key_that_is_not_yet_renewed_changes_nothing(
