@@ -39,7 +39,7 @@ from opentelemetry import trace
 
 from kit import clock
 from kit.errors import Conflict, DomainError, RateLimited, Unauthenticated, Unavailable
-from kit.events import PARTITIONS, published_subject, stream_subjects, subject
+from kit.events import PARTITIONS, published_subject, snake, stream_subjects, subject
 from kit.telemetry import (
     EVENTS_DEAD,
     EVENTS_HANDLED,
@@ -118,10 +118,15 @@ async def provision_stream(jetstream: JetStreamContext, context: str, replicas: 
 
 
 async def provision_consumer(
-    jetstream: JetStreamContext, subscription: Subscription, legacy: int | None = None
+    jetstream: JetStreamContext,
+    subscription: Subscription,
+    legacy: int | None = None,
+    *,
+    correct: bool = True,
 ) -> list[ConsumerInfo]:
     """Makes the durable pull consumers of a subscription, or corrects what differs; one that JetStream cannot
     change is made anew, from after the last event that it had acknowledged. Answers those to fetch from.
+    With `correct` False it makes only what is missing: a newer replica may want them otherwise.
 
     A consumer of before there were partitions stays as it is until all events that were stored without one
     are handled: until it is idle, or past the stream's sequence number `legacy`. Then the partitions begin
@@ -134,12 +139,12 @@ async def provision_consumer(
         if base is not None and _undivided(base.config):
             after, idle = _handled(base), not (base.num_pending or base.num_ack_pending)
             if not idle and (legacy is None or after < legacy):
-                return [await _provision(jetstream, stream, _wanted(subscription, None), None)]
+                return [await _provision(jetstream, stream, _wanted(subscription, None), None, correct)]
             log.warning("consumer %s is divided after event %d", subscription.durable, after)
             start = after + 1
     # The first partition last: as long as the others are not there, it is what says where they begin.
     made = [
-        await _provision(jetstream, stream, _wanted(subscription, number), start)
+        await _provision(jetstream, stream, _wanted(subscription, number), start, correct)
         for number in reversed(range(len(names)))
     ]
     return made[::-1]
@@ -181,7 +186,7 @@ async def _known(jetstream: JetStreamContext, stream: str, name: str) -> Consume
 
 
 async def _provision(
-    jetstream: JetStreamContext, stream: str, wanted: ConsumerConfig, start: int | None
+    jetstream: JetStreamContext, stream: str, wanted: ConsumerConfig, start: int | None, correct: bool
 ) -> ConsumerInfo:
     name = wanted.durable_name or ""
     known = await _known(jetstream, stream, name)
@@ -191,6 +196,8 @@ async def _provision(
         except nats.js.errors.APIError:
             if (known := await _known(jetstream, stream, name)) is None:
                 raise  # else another replica was faster
+    if not correct and start is None:
+        return known
     config = known.config
     single = [config.filter_subject] if config.filter_subject else []
     config = replace(config, filter_subjects=sorted(config.filter_subjects or single), filter_subject=None)
@@ -287,10 +294,10 @@ class Consumer:
         await asyncio.gather(self._own, return_exceptions=True)
 
     async def _tend(self) -> float:
-        """Holds the consumers to what they should be, measures them, and fetches from those that are there.
-        Answers after how many seconds to look again."""
+        """Sees to it that the consumers are there, measures them, and fetches from them. Answers after how
+        many seconds to look again."""
         wanted = self._subscription
-        found = await provision_consumer(self._jetstream, wanted, self._legacy)
+        found = await provision_consumer(self._jetstream, wanted, self._legacy, correct=not self._lines)
         labels = (wanted.stream, wanted.durable)
         EVENTS_PENDING.set(sum(info.num_pending or 0 for info in found), *labels)
         EVENTS_UNACKNOWLEDGED.set(sum(info.num_ack_pending or 0 for info in found), *labels)
@@ -416,8 +423,7 @@ class Consumer:
 
     async def _attempt(self, message: Msg, kind: str, headers: Mapping[str, str]) -> str:
         if kind and kind not in self._by_type:
-            await message.ack()
-            return "unknown"
+            return await self._pass(message, kind)
         try:
             decode, handler = self._by_type[kind]
             event = Event(
@@ -451,6 +457,19 @@ class Consumer:
             await self._bury(message, reason, str(failure))
             return "dead"
         return await self._again(message, event, tries, failure)
+
+    async def _pass(self, message: Msg, kind: str) -> str:
+        """An event of a type that we do not know. Where its subject is not ours either, a newer replica asked
+        for it, and gets it; it is set aside when there is none."""
+        event, tries = message.subject.split(".")[3], message.metadata.num_delivered
+        if event in {snake(known.DESCRIPTOR.name) for known in self._subscription.types}:
+            await message.ack()
+            return "unknown"
+        if tries >= self._subscription.attempts:
+            await self._bury(message, "UNKNOWN_TYPE", f"nobody here knows {kind}")
+            return "dead"
+        await message.nak(delay=_BACKOFF[min(tries, len(_BACKOFF)) - 1])
+        return "again"
 
     async def _again(self, message: Msg, event: Event, tries: int, error: Exception) -> str:
         delay = _BACKOFF[min(tries, len(_BACKOFF)) - 1]

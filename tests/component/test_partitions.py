@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
-from kit import consumer, dead
+from kit import clock, consumer, dead
 from kit.consumer import Consumer, Event, Subscription, provision_consumer, provision_stream
 from kit.errors import FailedPrecondition, Unavailable
 from kit.events import PARTITIONS, plain_subject, published_subject, stream_subjects, subject
@@ -72,6 +72,10 @@ async def one_key_each(line: Line) -> list[str]:
         _, partition, key = name.rsplit(".", 2)
         keys.setdefault(partition, key)
     return [keys[str(number)] for number in range(PARTITIONS)]
+
+
+def an_event(id: str) -> dict[str, str]:
+    return {"ce-id": id, "ce-time": clock.to_text(clock.now())}
 
 
 def values(line: Line, key: str) -> list[str]:
@@ -359,6 +363,51 @@ async def test_old_replicas_beside_new_ones_lose_and_reorder_nothing(
             await publish(line, keys, range(12, 16))
             await eventually(lambda: settled(line))
     assert in_order(line, keys, 16)
+
+
+async def test_a_new_type_of_event_is_handled_by_the_new_replica_while_old_ones_run(
+    line: Line, eventually: Eventually
+) -> None:
+    newer: list[str] = []
+
+    async def note(event: Event) -> None:
+        newer.append(event.type)
+
+    async with replicas(line, 2):
+        await eventually(lambda: line.waiting())
+        both = Subscription(f"test-{line.stream}", line.stream, {StringValue: note, Duration: note})
+        new = Consumer(line.client, both)
+        running = asyncio.create_task(new.run())
+
+        async def asked_for() -> bool:
+            found = await line.consumers()
+            return all(len(info.config.filter_subjects or []) >= 2 for info in found.values())
+
+        await eventually(asked_for)
+        for number in range(20):
+            known = {"ce-type": Duration.DESCRIPTOR.full_name}
+            name = subject(line.stream, "Duration", f"k{number}")
+            headers = {**an_event(f"e{number}"), **known}
+            await line.jetstream.publish(name, b"", headers=headers)
+        await eventually(lambda: newer.count("google.protobuf.Duration") == 20)
+        await eventually(lambda: settled(line))
+        await new.stop()
+        await running
+    assert await line.buried() == []
+
+
+async def test_a_type_that_no_replica_knows_is_set_aside(line: Line, eventually: Eventually) -> None:
+    async def nothing(event: Event) -> None: ...
+
+    newer = Subscription(f"test-{line.stream}", line.stream, {StringValue: nothing, Duration: nothing})
+    async with replicas(line, 1, attempts=3):
+        await eventually(lambda: line.waiting())
+        await provision_consumer(line.jetstream, newer)
+        headers = {**an_event("e1"), "ce-type": Duration.DESCRIPTOR.full_name}
+        await line.jetstream.publish(subject(line.stream, "Duration", "k1"), b"", headers=headers)
+        [buried] = await eventually(line.buried)
+        await eventually(lambda: settled(line))
+    assert (buried.headers or {})["dead-reason"] == "UNKNOWN_TYPE"
 
 
 async def test_two_services_that_start_together_make_the_same_consumers(
