@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,6 +26,8 @@ STANDINS = ("sandbox", "mail")  # for the world outside; one replica each
 STORES = ("mongo", "nats", "objects")
 READY_SECONDS = 300.0
 NAME = "app.kubernetes.io/name"
+THREADS = ThreadPoolExecutor(32)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,15 @@ class Pod:
     whole: JSON = field(repr=False, compare=False)
 
     @property
+    def containers(self) -> dict[str, str]:
+        """The engine's id of each of its containers by name; empty while there are none."""
+        statuses = self.whole["status"].get("containerStatuses") or []
+        return {one["name"]: str(one.get("containerID", "")).rpartition("//")[2] for one in statuses}
+
+    @property
     def container(self) -> str:
-        """The engine's id of its container; empty while there is none."""
-        statuses = self.whole["status"].get("containerStatuses") or [{}]
-        return str(statuses[0].get("containerID", "")).rpartition("//")[2]
+        """The engine's id of its first container, the one that matters; empty while there is none."""
+        return self.containers.get(self.whole["spec"]["containers"][0]["name"], "")
 
     @property
     def waits_for(self) -> str:
@@ -67,12 +76,12 @@ class Lab:
 
     async def do(self, *arguments: str, input: str | None = None, seconds: float = READY_SECONDS) -> str:
         """kubectl, beside the loop. Raises Refused."""
-        return await asyncio.to_thread(self.kubectl, *arguments, input=input, seconds=seconds)
+        return await in_a_thread(self.kubectl, *arguments, input=input, seconds=seconds)
 
     async def pods(self, workload: str = "") -> list[Pod]:
         """The pods of a workload, or all; those that are on their way out too."""
         chosen = ("-l", f"{NAME}={workload}") if workload else ()
-        return [_pod(whole) for whole in await asyncio.to_thread(self.kubectl.get, "pods", *chosen)]
+        return [_pod(whole) for whole in await in_a_thread(self.kubectl.get, "pods", *chosen)]
 
     async def serving(self, workload: str) -> list[Pod]:
         """Those that are ready and stay, oldest name first."""
@@ -158,6 +167,11 @@ def _pod(whole: JSON) -> Pod:
         leaving="deletionTimestamp" in whole["metadata"],
         whole=whole,
     )
+
+
+async def in_a_thread(work: Callable[..., T], *arguments: Any, **more: Any) -> T:
+    """Runs it beside the loop, in threads of our own: who waits for the cluster keeps no citizen waiting."""
+    return await asyncio.get_running_loop().run_in_executor(THREADS, partial(work, *arguments, **more))
 
 
 def docker(*arguments: str, input: str | None = None) -> str:

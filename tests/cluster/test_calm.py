@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import pytest
 
 from dev.journey import play
-from tests.cluster.lab import NAME, OURS, Lab, docker, has_engine
+from tests.cluster.lab import NAME, OURS, Lab, docker, has_engine, in_a_thread
 
 MEBI = 2**20
 UNITS = {"B": 1, "KiB": 2**10, "MiB": MEBI, "GiB": 2**30}
@@ -39,21 +39,22 @@ async def test_every_pod_is_ready(lab: Lab, tell: Callable[[str], None]) -> None
 async def test_the_engine_tells_the_size_of_images_and_the_memory_of_pods(
     lab: Lab, tell: Callable[[str], None]
 ) -> None:
-    pods = {pod.container: pod for pod in await lab.pods() if pod.container}
-    images = {pod.whole["spec"]["containers"][0]["image"] for pod in pods.values()}
+    pods = {id: pod for pod in await lab.pods() for id in pod.containers.values() if id}
+    images = {one["image"] for pod in pods.values() for one in pod.whole["spec"]["containers"]}
     for image in sorted(images):
-        size = await asyncio.to_thread(docker, "image", "inspect", image, "--format", "{{.Size}}")
+        size = await in_a_thread(docker, "image", "inspect", image, "--format", "{{.Size}}")
         tell(f"image {image:<32} {int(size) / 1e6:6.0f} MB")
     stats = await asyncio.to_thread(
         docker, "stats", "--no-stream", "--no-trunc", "--format", "{{.ID}} {{.MemUsage}}"
     )
-    memory = defaultdict(list)
+    memory: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for line in stats.splitlines():
         id, used, *_ = line.split()
-        if id in pods:
+        if pod := pods.get(id):
             number = used.rstrip("BKMGi")
-            owner = pods[id].whole["metadata"]["labels"].get(NAME, "?")
-            memory[owner].append(float(number) * UNITS[used[len(number) :]] / MEBI)
+            mebi = round(float(number) * UNITS[used[len(number) :]] / MEBI)
+            memory[pod.whole["metadata"]["labels"].get(NAME, "?")][pod.name] += mebi
     assert set(OURS) <= set(memory)
     for owner, sizes in sorted(memory.items()):
-        tell(f"memory of {owner:<10} {len(sizes)} pods, {min(sizes):4.0f}-{max(sizes):4.0f} MiB each")
+        least, most = min(sizes.values()), max(sizes.values())
+        tell(f"memory of {owner:<10} {len(sizes)} pods, {least:4}-{most:4} MiB each")

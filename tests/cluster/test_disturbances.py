@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dev.cluster.kube import Refused
-from tests.cluster.lab import OURS, STANDINS, Lab, Pod, docker, eventually, has_engine
+from tests.cluster.lab import OURS, STANDINS, Lab, Pod, docker, eventually, has_engine, in_a_thread
 from tests.cluster.load import BOUND, Figures, Load
 from tests.whole_town import Town, jetstream_of
 
@@ -93,7 +93,7 @@ def deleted_by_force(pod: Pod, lab: Lab) -> Any:
 
 
 def killed(pod: Pod, _lab: Lab) -> Any:
-    return asyncio.to_thread(docker, "kill", pod.container)
+    return in_a_thread(docker, "kill", pod.container)
 
 
 async def survive(
@@ -193,7 +193,7 @@ async def bad_image(request: pytest.FixtureRequest, lab: Lab) -> tuple[str, str]
     if not has_engine():
         pytest.skip("no Docker engine here to build a bad image with")
     bad = f"{good}-broken"
-    await asyncio.to_thread(docker, "build", "--quiet", "--tag", bad, "-", input=BROKEN.format(image=good))
+    await in_a_thread(docker, "build", "--quiet", "--tag", bad, "-", input=BROKEN.format(image=good))
     return bad, "CrashLoop"
 
 
