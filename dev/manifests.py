@@ -35,6 +35,8 @@ CUSTOM = {
 }
 
 Object = dict[str, Any]
+# It reads the schemas anew for each object.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
 
 
 def overlays() -> list[Path]:
