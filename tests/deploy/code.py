@@ -18,6 +18,7 @@ ADDRESSES = ("_target", "_url", "_endpoint", "_host")
 """How the names of settings end that say where something is."""
 
 
+@cache
 def file_of(module: str) -> Path | None:
     """The source of a module; of a package its `__init__.py`."""
     try:
@@ -97,7 +98,8 @@ def _imported(tree: ast.Module, module: str, package: bool) -> Iterator[str]:
         yield from (name for name in names if name.partition(".")[0] in PACKAGES)
 
 
-def addresses_used(module: str) -> set[str]:
+@cache
+def addresses_used(module: str) -> frozenset[str]:
     """Settings with an address that the code behind `python -m module` uses, by the names of their variables.
 
     Where AWS_ENDPOINT leads is used by whoever imports obstore, which reads it by itself.
@@ -108,7 +110,7 @@ def addresses_used(module: str) -> set[str]:
     known = {name for name in kind.model_fields if name.endswith(ADDRESSES)} if kind else set()
     trees = [parsed(path) for name in modules(start) if (path := file_of(name))]
     used = {name.upper() for tree in trees for name in attributes(tree) if name in known}
-    return used | ({"AWS_ENDPOINT"} if any(_imports(tree, "obstore") for tree in trees) else set())
+    return frozenset(used | ({"AWS_ENDPOINT"} if any(_imports(tree, "obstore") for tree in trees) else set()))
 
 
 def attributes(tree: ast.AST) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -12,6 +13,10 @@ from tests.deploy.code import addresses_used, settings_of
 from tests.deploy.rendered import Overlay, Workload, selects
 
 KINDS = {"ingress": "Ingress", "egress": "Egress"}
+
+
+made = cache(secrets)
+"""The Secrets of a cluster of development, made once."""
 
 
 class Call(NamedTuple):
@@ -33,9 +38,8 @@ def calls_in_code(overlay: Overlay) -> set[Call]:
 def _calls(overlay: Overlay, workload: Workload) -> Iterator[Call]:
     kind = settings_of(workload.module)
     values = {name.upper(): str(field.default) for name, field in (kind.model_fields if kind else {}).items()}
-    made = secrets()
     for name in overlay.secrets(workload):
-        values.update(made[name])
+        values.update(made()[name])
     values.update(overlay.settings(workload))
     for name in addresses_used(workload.module):
         told = values.get(name, "")
