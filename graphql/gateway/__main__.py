@@ -58,6 +58,15 @@ class _Server(uvicorn.Server):
 async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
     """The channels of the application belong to the loop that makes them, so it is built in here."""
     leaving, asked = Leaving(), asyncio.Event()
+
+    def ask(number: int) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ask, number)
+
     config = uvicorn.Config(
         build(settings, leaving),
         http="httptools",
@@ -71,14 +80,6 @@ async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
         ws_max_size=settings.max_body_bytes,
     )
     server = _Server(config)
-
-    def ask(number: int) -> None:
-        if asked.is_set():
-            os._exit(128 + number)
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ask, number)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     waiting = asyncio.create_task(asked.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)

@@ -65,6 +65,9 @@ class Fakes:
     requests: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     fail: dict[str, Exception] = field(default_factory=dict)
+    hold: dict[str, asyncio.Event] = field(
+        default_factory=dict
+    )  # what a call waits for before it is answered
     dossiers: int = 20
     readable: set[str] = field(default_factory=lambda: {AN})
     upload: bytearray = field(default_factory=bytearray)
@@ -103,7 +106,10 @@ def _guarded(servicer: type) -> type:
         def wrap(method: Any) -> Any:
             async def call(self: Any, request: Any, context: Any) -> Any:
                 try:
-                    return await method(self, request, context)
+                    answer = await method(self, request, context)
+                    if method.__name__ in FAKES.hold:
+                        await FAKES.hold[method.__name__].wait()
+                    return answer
                 except DomainError as error:
                     context.set_trailing_metadata(status.to_details(error))
                     await context.abort(status.code_of(error), error.message)
