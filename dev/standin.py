@@ -10,7 +10,7 @@ from nx_27017.nx_27017 import main
 
 
 def forget_own_pid() -> None:
-    """Removes a pid file that names this very process: a container before this one left it, also as number 1."""
+    """Removes a pid file that names this very process: an earlier container left it, number 1 as well."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--pid-file", default="")
     path = parser.parse_known_args()[0].pid_file

@@ -27,9 +27,9 @@ _lines: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this folder need a cluster."""
+    """What uses the lab needs a cluster; an image needs an engine only."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and "lab" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.cluster)
 
 
