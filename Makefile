@@ -59,6 +59,9 @@ load: setup ## requests per second, latencies and calls per query, on a stack of
 chaos: setup ## kill -9 every part in the middle of the journey, in turn (minutes); CHAOS_SEED=… plays it again
 	$(BIN)/pytest tests/chaos -m "chaos or not chaos" -v $(ARGS)
 
+cluster-test: setup ## disturb a whole installation on a cluster (half an hour): make cluster-test CONTEXT=kind-motcua
+	$(BIN)/pytest tests/cluster -m "cluster or not cluster" -v -s --tb=short $(ARGS)
+
 upload-test: setup ## 200 MB by tus over a line that breaks twice: SHA-256, memory of every process, throughput
 	@exec $(PY) -m tests.load.upload $(ARGS)
 
@@ -112,4 +115,4 @@ lock: ## resolve pyproject.toml into the lock files: all, what the image needs, 
 ci: ## what CI runs, from nothing
 	@.ci/run
 
-.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import test load chaos upload-test lint fmt types gen gen-check schema schema-check dead settings manifests lock ci
+.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import test load chaos cluster-test upload-test lint fmt types gen gen-check schema schema-check dead settings manifests lock ci

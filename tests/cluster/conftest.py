@@ -1,14 +1,12 @@
 """One installation on a cluster for all tests of a session: applied anew, two replicas of every service.
 
-`KUBECONFIG` says which cluster. `MOTCUA_LAB` is the folder of a lab's tools, whose `downgrade` rewrites
-manifests for its old Kubernetes; a current cluster needs none.
+`KUBECONFIG` says where the cluster is, `CONTEXT` that it is meant. `MOTCUA_LAB` is the folder of a lab's
+tools, whose `downgrade` rewrites manifests for its old Kubernetes; a current cluster needs none.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from dev.cluster.kube import Kubectl
-from dev.options import ROOT, Problem
+from dev.cluster import rollout
+from dev.options import Problem
 from tests.cluster.lab import OURS, Lab
 from tests.cluster.load import Figures
 from tests.whole_town import Town, town_at, undisturbed_filing
@@ -60,33 +58,30 @@ def tell(figures: list[str]) -> Any:
 
 @pytest.fixture(scope="session")
 async def lab(figures: list[str]) -> Lab:
-    """The cluster with everything applied and ready."""
-    kubectl = Kubectl()
+    """The cluster with everything applied and ready; as it is with CLUSTER_AS_IT_IS=yes.
+
+    Skips without a cluster that is meant: kind's, or one named by CONTEXT.
+    """
+    tools = os.environ.get("MOTCUA_LAB")
+    options = rollout.Options(
+        overlay=OVERLAY,
+        context=os.environ.get("CONTEXT", ""),
+        filter=f"{tools}/downgrade" if tools else "",
+        standin=True,
+        confirmed=os.environ.get("CONFIRM") == "yes",
+    )
     try:
-        kubectl("version", seconds=20)
+        rollout.confirm(options, "install into, and disturb,")
+        options.kubectl("version", seconds=20)
     except Problem as problem:
         pytest.skip(f"no cluster: {problem}")
-    began = time.monotonic()
-    if os.environ.get("CLUSTER_AS_IT_IS"):
-        figures.append("the cluster was taken as it was (CLUSTER_AS_IT_IS)")
+    if os.environ.get("CLUSTER_AS_IT_IS") == "yes":
+        figures.append("the cluster was taken as it was")
     else:
-        tools = os.environ.get("MOTCUA_LAB")
-        rewritten = ["--filter", f"{tools}/downgrade"] if tools else []
-        command = [
-            "dev.cluster",
-            "up",
-            "--standin",
-            "--confirm",
-            "yes",
-            "--overlay",
-            str(OVERLAY),
-            *rewritten,
-        ]
-        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT)
-        if done.returncode:
-            pytest.exit(f"{' '.join(command)} ended with {done.returncode}", returncode=1)
+        began = time.monotonic()
+        rollout.up(options)
         figures.append(f"images built, all applied and ready: {time.monotonic() - began:.0f} s")
-    made = Lab(kubectl)
+    made = Lab(options.kubectl)
     for workload in OURS:
         await made.whole_again(workload)
     return made
