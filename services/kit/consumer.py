@@ -209,6 +209,8 @@ async def _provision(
         if config.deliver_subject is not None:
             raise nats.js.errors.BadRequestError(description="a push consumer")
         return await jetstream.add_consumer(stream, replace(config, **wishes))
+    except nats.js.errors.ServiceUnavailableError:  # a cluster without a leader just now
+        raise
     except nats.js.errors.APIError as error:
         after = _handled(known)
         log.warning("consumer %s is made anew after event %d: %s", name, after, error.description)
