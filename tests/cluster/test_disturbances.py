@@ -6,12 +6,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
+from dev.cluster import images
 from dev.cluster.kube import Refused
+from dev.cluster.rollout import KIND
 from tests.cluster.lab import OURS, STANDINS, Lab, Pod, docker, eventually, has_engine, in_a_thread
 from tests.cluster.load import BOUND, Figures, Load
 from tests.whole_town import Town, jetstream_of
@@ -183,33 +186,41 @@ ENTRYPOINT ["python", "-c", "raise SystemExit('broken on purpose')"]
 """
 
 
-@pytest.fixture(params=["an image that does not exist", "an image that crashes at start"])
-async def bad_image(request: pytest.FixtureRequest, lab: Lab) -> tuple[str, str]:
-    """Its name, and what the pod will be waiting for."""
-    pods = await lab.serving("dossier")
-    good = pods[0].whole["spec"]["containers"][0]["image"]
-    if request.param == "an image that does not exist":
-        return f"{good}-never-built", "Image"
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot serve, and what Kubernetes says of a pod that has it."""
+
+    about: str
+    name: str
+    complaint: str
+
+
+@pytest.fixture(params=["that does not exist", "that crashes at start"])
+async def bad_image(request: pytest.FixtureRequest, lab: Lab) -> BadImage:
+    good = (await lab.serving("dossier"))[0].whole["spec"]["containers"][0]["image"]
+    if request.param == "that does not exist":
+        return BadImage(request.param, f"{good}-never-built", "Image")
     if not has_engine():
         pytest.skip("no Docker engine here to build a bad image with")
-    bad = f"{good}-broken"
-    await in_a_thread(docker, "build", "--quiet", "--tag", bad, "-", input=BROKEN.format(image=good))
-    return bad, "CrashLoop"
+    bad = BadImage(request.param, f"{good}-broken", "CrashLoop")
+    await in_a_thread(docker, "build", "--quiet", "--tag", bad.name, "-", input=BROKEN.format(image=good))
+    if (context := lab.kubectl.current_context()).startswith(KIND):
+        await in_a_thread(images.load, bad.name, context.removeprefix(KIND))
+    return bad
 
 
 async def test_a_bad_image_serves_nobody_and_is_rolled_back(
-    bad_image: tuple[str, str], lab: Lab, town: Town, expected: JSON, tell: Tell
+    bad_image: BadImage, lab: Lab, town: Town, expected: JSON, tell: Tell
 ) -> None:
-    image, complaint = bad_image
     old = {pod.uid for pod in await lab.serving("dossier")}
     async with Load(town) as load:
         await load.goes_on()
-        await lab.do("set", "image", "deployment/dossier", f"app={image}")
+        await lab.do("set", "image", "deployment/dossier", f"app={bad_image.name}")
 
         async def stuck() -> bool:
-            return any(complaint in pod.waits_for for pod in await lab.pods("dossier"))
+            return any(bad_image.complaint in pod.waits_for for pod in await lab.pods("dossier"))
 
-        await eventually(stuck, f"a pod of dossier that waits for {complaint}")
+        await eventually(stuck, f"a pod of dossier with {bad_image.complaint} trouble")
         await load.goes_on(3)
         assert {pod.uid for pod in await lab.serving("dossier")} == old
         began = time.monotonic()
@@ -218,7 +229,7 @@ async def test_a_bad_image_serves_nobody_and_is_rolled_back(
         took = time.monotonic() - began
         await load.goes_on(3)
     assert {pod.uid for pod in await lab.serving("dossier")} == old
-    figures = load.figures(f"dossier with {complaint} trouble, rolled back", f"rolled back in {took:.0f} s")
+    figures = load.figures(f"dossier with an image {bad_image.about}", f"rolled back in {took:.0f} s")
     tell(figures)
     nobody_saw_a_failure(figures)
     await load.nothing_lost_and_nothing_twice(expected)
