@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings
 
-PACKAGES = ("kit", "identity", "catalog", "dossier", "payment", "notify", "gateway", "sandbox", "dev")
+PACKAGES = ("kit", "identity", "catalog", "dossier", "payment", "notify", "gateway", "sandbox", "ops", "dev")
 ADDRESSES = ("_target", "_url", "_endpoint", "_host")
 """How the names of settings end that say where something is."""
 
@@ -48,7 +48,7 @@ def parsed(path: Path) -> ast.Module:
 def settings_of(module: str) -> type[BaseSettings] | None:
     """The settings that a process reads; None for one that reads none.
 
-    Those that its `build` takes, else those that its module or its package's `settings` defines.
+    Those that its `build` takes, else those of its package that its module, or `settings` below it, knows.
     """
     if file_of(f"{module}.bootstrap"):
         build = importlib.import_module(f"{module}.bootstrap").build
@@ -56,9 +56,13 @@ def settings_of(module: str) -> type[BaseSettings] | None:
         return found
     place = f"{module}.settings" if file_of(f"{module}.settings") else module
     for value in vars(importlib.import_module(place)).values():
-        if isinstance(value, type) and issubclass(value, BaseSettings) and value.__module__ == place:
+        if isinstance(value, type) and issubclass(value, BaseSettings) and _package(value) == _package(place):
             return value
     return None
+
+
+def _package(of: str | type) -> str:
+    return (of if isinstance(of, str) else of.__module__).partition(".")[0]
 
 
 def names_of(kind: type[BaseSettings] | None) -> set[str]:
