@@ -148,5 +148,5 @@ def test_the_cache_leaves_half_of_the_memory_to_the_rest() -> None:
     spec = yaml.safe_load((SETUP.parent / "statefulset.yaml").read_text())["spec"]
     mongod = next(one for one in spec["template"]["spec"]["containers"] if one["name"] == "mongo")
     cache = float(next(one["value"] for one in mongod["env"] if one["name"] == "CACHE_GB"))
-    assert mongod["resources"]["limits"]["memory"] == "2Gi"
-    assert cache <= 1
+    assert mongod["resources"]["limits"]["memory"] == "1Gi"
+    assert cache <= 0.5
