@@ -284,14 +284,16 @@ async def test_replicas_that_are_added_under_load_get_calls(
 
             await eventually(shared, "calls for each of three pods")
             all_called = time.monotonic() - began
+            before = [await lab.calls(pod) for pod in await lab.serving("dossier")]
             await load.goes_on(6)
-            counts = [await lab.calls(pod) for pod in await lab.serving("dossier")]
+            after = [await lab.calls(pod) for pod in await lab.serving("dossier")]
+        counts = [later - earlier for earlier, later in zip(before, after, strict=True)]
         assert len(counts) == 3
         assert all(counts)
     finally:
         await least(2)
         await lab.do("scale", "deployment/dossier", "--replicas=2")
-    more = f"three ready after {ready:.0f} s, all called after {all_called:.0f} s; calls {counts}"
+    more = f"three ready after {ready:.0f} s, all called after {all_called:.0f} s; then calls {counts}"
     figures = load.figures("dossier scaled from 1 to 3", more)
     tell(figures)
     nobody_saw_a_failure(figures)
