@@ -94,9 +94,11 @@ class Person:
             json={"query": document, "variables": variables},
             headers=self.headers,
         )
+        if answer.status_code != 200:
+            raise Surprise(f"{self.name}: HTTP {answer.status_code} {answer.text[:500]}")
         body = answer.json()
-        if answer.status_code != 200 or body.get("errors"):
-            raise Surprise(f"{self.name}: HTTP {answer.status_code} {body}")
+        if body.get("errors"):
+            raise Surprise(f"{self.name}: {body}")
         return dict(body["data"])
 
     async def attempt(self, mutation: str, selection: str, **input: Any) -> JSON:
