@@ -449,7 +449,7 @@ async def test_a_paid_dossier_refused_on_examination_announces_what_is_to_be_ref
     dossier = await pay_for(world, anh, dossier, eventually)
     client = await nats.connect(world.settings.nats_url)
     heard = await client.jetstream().subscribe(
-        f"motcua.dossier.v1.dossier_rejected.*.{dossier.id}", ordered_consumer=True
+        f"motcua.dossier.v1.dossier_rejected.*.{dossier.id}", stream="dossier", ordered_consumer=True
     )
     reject = pb.RejectDossierRequest(id=dossier.id, reason="Không đủ điều kiện")
     refused = (await world.call("RejectDossier", "examiner", reject)).dossier
