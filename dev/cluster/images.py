@@ -25,8 +25,11 @@ def build(name: str, console: Console) -> str:
         image = f"{name}:{tag.of([folder, *LAB_CONTENT])}"
         how = ["--file", str(ROOT / folder / "Dockerfile")]
     else:
-        image = f"{name}:{tag.of_image()}"
-        how = ["--target", "tools" if name == "motcua-tools" else "runtime"]
+        content = tag.of_image()
+        image = f"{name}:{content}"
+        how = ["--target", "tools"]
+        if name != "motcua-tools":
+            how = ["--target", "runtime", "--build-arg", f"REVISION={content}"]
     if "PIP_INDEX_URL" in os.environ:
         how += ["--build-arg", "PIP_INDEX_URL"]
     with console.status(f"building {image}"):

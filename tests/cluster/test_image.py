@@ -23,7 +23,7 @@ OURS = sorted(
     path.parent.name for path in [*ROOT.glob("services/*/__init__.py"), *ROOT.glob("graphql/*/app.py")]
 )
 LARGEST = 400 * 10**6
-SECONDS = 120
+SECONDS = 300  # a busy machine is slow, not wrong
 
 
 def docker(*arguments: str) -> str:
@@ -105,8 +105,9 @@ def test_it_says_what_it_is_and_runs_as_nobody_in_particular(image: str) -> None
     config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", image))
     assert config["User"] == "10001:10001"
     assert config["Entrypoint"] == ["python", "-m"]
-    labels = {name.removeprefix("org.opencontainers.image.") for name in config["Labels"]}
-    assert labels >= {"title", "description", "version", "revision"}
+    labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
+    assert labels.keys() >= {"title", "description", "version", "revision"}
+    assert labels["revision"] == image.rpartition(":")[2]
     names = {entry.partition("=")[0] for entry in config["Env"]}
     assert not {
         name
