@@ -309,14 +309,14 @@ def main(build: Callable[[Any], Service | Awaitable[Service]]) -> NoReturn:
             ": ".join([*(str(part).upper() for part in e["loc"][:1]), e["msg"]]) for e in error.errors()
         )
         print(f"{name}: bad setting: {wrong}", file=sys.stderr)
-        sys.exit(2)
+        telemetry.end(2)
     except SettingsError as error:
         print(f"{name}: bad setting: {error}", file=sys.stderr)
-        sys.exit(2)
+        telemetry.end(2)
     except CannotStart as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
-    sys.exit(0)
+        telemetry.end(2)
+    telemetry.end(0)
 
 
 async def _run(build: Callable[[Any], Service | Awaitable[Service]], settings: Settings) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import sys
 import time
 import zlib
@@ -45,9 +44,7 @@ from ops import documents, health, objects, place, streams
 from ops.settings import BackupSettings
 
 _FORMAT = 1
-_SKEW = timedelta(
-    minutes=1
-)  # more than clocks differ, and more than lies between an event's time and its write
+_SKEW = timedelta(minutes=1)  # more than clocks differ, and than lies between an event's time and its write
 log = logging.getLogger("ops.backup")
 
 
@@ -163,12 +160,13 @@ async def prune(backups: ObjectStore, keep: int) -> list[str]:
 
 async def manifest_of(backups: ObjectStore, run: str = "") -> dict[str, Any]:
     """The manifest of that backup, or of the newest. Raises CannotStart when there is none."""
+    run = run or next((name for name, whole in reversed((await runs(backups)).items()) if whole), "")
     if not run:
-        run = next((name for name, whole in reversed((await runs(backups)).items()) if whole), "")
+        raise CannotStart("there is no whole backup")
     try:
         manifest: dict[str, Any] = await place.get_json(backups, f"runs/{run}/manifest.json")
     except FileNotFoundError:
-        raise CannotStart(f"there is no whole backup {run}".rstrip()) from None
+        raise CannotStart(f"there is no whole backup {run}") from None
     if manifest["format"] != _FORMAT:
         raise CannotStart(f"backup {run} has format {manifest['format']}; this tool reads {_FORMAT}")
     return manifest
@@ -279,6 +277,12 @@ def _say(found: list[str], well: str) -> int:
     return 1 if found else 0
 
 
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0")
+    return int(text)
+
+
 def _instant(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
@@ -290,7 +294,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ops.backup", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="do", required=True)
     make = commands.add_parser("backup", help="make one")
-    make.add_argument("--keep", type=int, default=0, help="delete all but so many of the newest; 0: none")
+    make.add_argument("--keep", type=_number, default=0, help="delete all but so many newest; 0: nothing")
     commands.add_parser("list", help="those that are there")
     look = commands.add_parser("verify", help="whether one is whole")
     look.add_argument("run", nargs="?", default="", help="its name; by default the newest")
@@ -317,25 +321,22 @@ def main() -> NoReturn:
         _fail(f"bad setting: {wrong}")
     except (CannotStart, SettingsError, streams.StreamError) as error:
         _fail(str(error))
-    except (nats.errors.Error, PyMongoError, OSError, obstore.exceptions.BaseError) as error:
-        _fail(f"{type(error).__name__}: a store does not answer, or refuses")
+    except (place.Damaged, zlib.error) as error:
+        _fail(f"the backup is damaged: {error}", 1)
+    except nats.errors.Error as error:
+        _fail(f"NATS does not answer, or refuses: {type(error).__name__}")
+    except PyMongoError as error:
+        _fail(f"MongoDB does not answer, or refuses: {type(error).__name__}")
+    except (OSError, obstore.exceptions.BaseError) as error:
+        _fail(f"a store does not answer, or refuses: {type(error).__name__}")
     except KeyboardInterrupt:
         _fail("cut off")
-    _end(code)
+    telemetry.end(code)
 
 
-def _fail(why: str) -> NoReturn:
+def _fail(why: str, code: int = 2) -> NoReturn:
     print(f"ops.backup: {why}", file=sys.stderr)
-    _end(2)
-
-
-def _end(code: int) -> NoReturn:
-    """Without the interpreter's own end: a thread of obstore that still comes back to it aborts the process,
-    and the Job of a good backup would have failed."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    telemetry.end(code)
 
 
 if __name__ == "__main__":

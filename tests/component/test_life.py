@@ -62,13 +62,19 @@ def settings(mongo_url: str, nats_url: str = "nats://127.0.0.1:1", **more: Any) 
     return Settings(environment="test", mongodb_url=mongo_url, nats_url=nats_url, **given)
 
 
+# As a thread of obstore does now and then when the interpreter goes away under it.
+UNBEARABLE = f"import atexit, os; atexit.register(os.abort)\n{PROGRAM}"
+
+
 @asynccontextmanager
-async def process(**environment: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+async def process(
+    program: str = PROGRAM, **environment: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """A service of its own process, and its probe port."""
     port = free_port()
     env = {**os.environ, "PROBE_LISTEN": f"127.0.0.1:{port}", **environment}
     running = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, env=env, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-c", program, env=env, stderr=asyncio.subprocess.PIPE
     )
     try:
         yield running, port
@@ -182,6 +188,23 @@ async def test_a_signal_ends_a_start_that_waits(eventually: Eventually) -> None:
         _, said = await asyncio.wait_for(running.communicate(), 30)
         assert running.returncode == 0
         assert b"Traceback" not in said
+
+
+async def test_a_library_that_aborts_at_the_end_of_the_interpreter_makes_no_crash_of_a_good_end(
+    mongo_url: str, eventually: Eventually
+) -> None:
+    async with process(UNBEARABLE, MONGODB_URL=mongo_url) as (running, port):
+
+        async def ready() -> bool:
+            return await probed(port, "ready") == "SERVING"
+
+        await eventually(ready, within=60)
+        running.send_signal(signal.SIGTERM)
+        _, said = await asyncio.wait_for(running.communicate(), 30)
+        assert running.returncode == 0
+        assert b"tiny stops" in said
+    async with process(UNBEARABLE, MONGODB_URL=NOWHERE, GRPC_LISTEN="somewhere") as (running, _):
+        assert await asyncio.wait_for(running.wait(), 60) == 2
 
 
 async def test_a_second_signal_ends_the_process_at_once(mongo_url: str, eventually: Eventually) -> None:
