@@ -76,13 +76,17 @@ def published_subject(stored: str) -> str:
     return ".".join(tokens)
 
 
+def key_of(aggregate_id: str) -> str:
+    """An aggregate's id as it stands in the subjects of its events: one token."""
+    return re.sub(r"[\s*>.]", "_", aggregate_id)
+
+
 def entry_of(context: str, aggregate_id: str, message: Message, now: str) -> Entry:
     """The outbox entry of a message, with a new event id and the current trace."""
-    key = re.sub(r"[\s*>.]", "_", aggregate_id)
     return Entry(
         id=uuid7(),
         type=message.DESCRIPTOR.full_name,
-        subject=subject(context, message.DESCRIPTOR.name, key),
+        subject=subject(context, message.DESCRIPTOR.name, key_of(aggregate_id)),
         source=f"motcua/{context}",
         time=now,
         traceparent=traceparent(),

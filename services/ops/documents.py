@@ -8,10 +8,9 @@ reservations (names, codes, numbers, request ids) after what was made with them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pymongo.errors
@@ -21,6 +20,7 @@ from obstore.store import ObjectStore
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 
+from kit.events import key_of
 from kit.settings import CannotStart
 from ops import place
 
@@ -108,11 +108,6 @@ class Seen:
         return int(state["number"]) <= self._books.get(book, 0)
 
 
-def key_of(id: str) -> str:
-    """An aggregate's id as it stands in the subjects of its events."""
-    return re.sub(r"[\s*>]", "_", id)
-
-
 async def is_replica_set(client: Client) -> bool:
     """Whether reads at one instant can be had."""
     hello = await client.admin.command("hello")
@@ -187,7 +182,7 @@ async def _pages(
 
 
 async def stored(store: ObjectStore, collection: Collection) -> AsyncIterator[RawBSONDocument]:
-    """The documents of a collection in a backup. Raises ValueError when the file is damaged."""
+    """The documents of a collection in a backup. Raises place.Damaged, or zlib.error."""
     held = bytearray()
     async for piece in place.reading(store, collection.file, packed=True):
         held += piece
@@ -200,7 +195,7 @@ async def stored(store: ObjectStore, collection: Collection) -> AsyncIterator[Ra
             at += size
         del held[:at]
     if held:
-        raise ValueError(f"{collection.file.path} is cut off")
+        raise place.Damaged(f"{collection.file.path} is cut off")
 
 
 async def filled(client: Client, prefix: str) -> list[str]:
@@ -252,8 +247,3 @@ async def _insert(target: Any, batch: list[RawBSONDocument]) -> int:
         if any(failure["code"] != 11000 for failure in failures):  # else an earlier try had come so far
             raise
         return len(batch) - len(failures)
-
-
-def manifest_entry(collection: Collection) -> dict[str, Any]:
-    """What the manifest says of a collection."""
-    return asdict(collection)

@@ -21,8 +21,10 @@ from pymongo.errors import DuplicateKeyError
 
 from dev.options import free_port
 from kit.clock import now, to_text
+from kit.events import entry_of
 from kit.ids import uuid7
 from kit.settings import CannotStart
+from motcua.dossier.v1.events_pb2 import DossierSubmitted
 from ops import backup, documents, health, place, streams
 from ops.settings import BackupSettings
 from tests.conftest import _BIN, NatsServer, run_part
@@ -95,9 +97,10 @@ def server(home: Path) -> Iterator[str]:
 
 
 async def announce(stores: Stores, id: str, at: str = "") -> int:
-    """An event of a dossier in its stream; its number."""
-    headers = {"ce-time": at or to_text(now()), "ce-id": uuid7(), "Nats-Msg-Id": uuid7()}
-    subject = f"motcua.dossier.v1.dossier_submitted.{id}"
+    """An event of a dossier in its stream, as the relay publishes it; its number."""
+    entry = entry_of("dossier", id, DossierSubmitted(), at or to_text(now()))
+    headers = {"ce-time": entry.time, "ce-id": entry.id, "Nats-Msg-Id": entry.id}
+    subject = entry.subject
     return (await stores.nats.jetstream().publish(subject, id.encode(), headers=headers)).seq
 
 
@@ -171,13 +174,15 @@ async def test_events_of_changes_that_the_documents_do_not_have_are_not_brought_
 ) -> None:
     """They are of a future that did not happen; those whose change was read are kept."""
     dossiers = database(here, "dossier")["dossiers"]
-    await dossiers.insert_one(aggregate("known"))
+    ids = ["known", "H32.15"]  # agencies and procedures are named so
+    await dossiers.insert_many([aggregate(id) for id in ids])
     whole = documents.dump
 
     async def while_people_work(*arguments: Any) -> AsyncIterator[documents.Collection]:
         changed = to_text(now())
-        await dossiers.replace_one({"_id": "known"}, aggregate("known", updated=changed))
-        await announce(here, "known", changed)
+        for id in ids:
+            await dossiers.replace_one({"_id": id}, aggregate(id, updated=changed))
+            await announce(here, id, changed)
         async for collection in whole(*arguments):
             yield collection
         later = to_text(now() + timedelta(milliseconds=5))
@@ -190,8 +195,8 @@ async def test_events_of_changes_that_the_documents_do_not_have_are_not_brought_
     monkeypatch.setattr(documents, "dump", while_people_work)
     run, _ = await backup.backup(here)
     await backup.restore(elsewhere, run)
-    assert await deliver(elsewhere, 2) == ["long-ago", "known"]
-    assert (await elsewhere.nats.jetstream().stream_info("dossier")).state.messages == 2
+    assert await deliver(elsewhere, 3) == ["long-ago", *ids]
+    assert (await elsewhere.nats.jetstream().stream_info("dossier")).state.messages == 3
     assert (await elsewhere.nats.jetstream().stream_info("DEAD")).state.messages == 1
 
 
