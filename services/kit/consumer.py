@@ -250,7 +250,7 @@ class Consumer:
     async def run(self) -> None:
         """Fetches and handles; whatever happens to NATS is a wait. Returns after `stop`. On cancellation the
         events in hand are given back."""
-        self._own = asyncio.current_task()
+        own = self._own = asyncio.current_task()
         stopping = asyncio.create_task(self._stopping.wait())
         pause = 0.1
         try:
@@ -267,7 +267,7 @@ class Consumer:
                     log.warning("consumer %s waits for NATS: %s", self._subscription.durable, error)
                     wait = pause = min(pause * 2, 5.0)
                 except asyncio.CancelledError:
-                    if not stopping.done():
+                    if not stopping.done() or (own is not None and own.cancelling()):
                         raise
                     break
                 with suppress(TimeoutError):

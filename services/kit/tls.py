@@ -61,9 +61,10 @@ class Files:
     def renew(self, context: ssl.SSLContext) -> None:
         """Lets new connections of a context use what is in the files now."""
         try:
+            self._read()  # of a certificate without its key the context would keep the half
             context.load_verify_locations(self._paths[2])
             context.load_cert_chain(self._paths[0], self._paths[1])
-        except OSError as error:
+        except (OSError, ValueError) as error:
             log.warning("the TLS certificate stays as it was: %s", error)
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:

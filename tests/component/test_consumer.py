@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import nats
@@ -313,6 +313,30 @@ async def test_stopping_gives_back_what_outlasts_its_grace(line: Line, eventuall
     line.handler = line.note
     async with consuming(line):
         await eventually(lambda: line.seen == ["kept"], within=3)
+
+
+async def test_stopping_ends_although_nats_is_slow_to_let_go(
+    line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(event: Event) -> None:
+        line.tries += 1
+        await asyncio.Event().wait()
+
+    async def slow(*_args: Any, **_options: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    line.handler = never
+    await line.publish(StringValue(value="kept"))
+    stopped = Consumer(line.client, line.subscription())
+    running = asyncio.create_task(stopped.run())
+    await eventually(lambda: line.tries == 1)
+    monkeypatch.setattr(consumer, "provision_consumer", slow)
+    stopped._look.set()
+    await asyncio.sleep(0)
+    await asyncio.wait_for(stopped.stop(grace=0.1), 10)
+    assert running.done()
 
 
 async def test_what_arrives_while_it_stops_goes_to_another_at_once(

@@ -28,6 +28,7 @@ from kit.grpc_client import Channel, connect
 from kit.grpc_server import Server
 from kit.service import Service
 from kit.settings import CannotStart, Settings
+from kit.tls import nats_context
 from tests.component.test_life import probed
 from tests.component.test_rpc import NAME, Echo, add
 from tests.conftest import _BIN, run_part
@@ -234,6 +235,13 @@ async def test_nats_is_reached_with_the_same_files(tmp_path: Path, eventually: E
         await live.start(conf.nats_url, conf.tls)
         assert live.connected
         await live.stop()
+        context = nats_context(url, conf.tls)
+        assert context is not None
+        assert conf.tls is not None
+        fresh = ours.issue(tmp_path / "fresh")  # its key comes a moment later
+        Path(conf.tls_cert).write_bytes(Path(fresh["tls_cert"]).read_bytes())
+        conf.tls.renew(context)
+        await (await nats.connect(url, tls=context, allow_reconnect=False, error_cb=_quiet)).close()
         with pytest.raises(Exception, match=r"(?i)ssl|tls|certificate|No servers|no servers"):
             await nats.connect(url, allow_reconnect=False, connect_timeout=2, error_cb=_quiet)
 
