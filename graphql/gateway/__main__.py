@@ -41,7 +41,8 @@ def main() -> None:
         )
         sys.exit(_refuse(f"bad setting: {wrong}"))
     except OSError as error:
-        sys.exit(_refuse(f"{settings.gateway_host}:{settings.gateway_port}: {os.strerror(error.errno or 0)}"))
+        where = f"{settings.gateway_host}:{settings.gateway_port}"
+        sys.exit(_refuse(f"{where}: {os.strerror(error.errno)}" if error.errno else str(error)))
     try:
         uvloop.run(_serve(settings, listener))
     except (CannotStart, OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,8 @@ async def _run(socket: _Socket) -> None:
             raise _Close(1001, "Going away")
         await serving
     except _Close as close:
-        await websocket.close(close.code, close.reason)
+        with suppress(WebSocketDisconnect, RuntimeError):  # the other side was faster
+            await websocket.close(close.code, close.reason)
     except (WebSocketDisconnect, RuntimeError):
         pass  # the other side is gone
     finally:
