@@ -1,1 +1,1 @@
-"""Tools of those who run the suite: backup and restore."""
+"""Tools of those who run the suite: backup and restore, agencies and officials."""

@@ -15,6 +15,8 @@ from kit.consumer import DEAD
 from ops import objects, streams
 from ops.documents import ORDER, RAW, Client, References
 
+_PAGE = 500
+
 
 async def problems(
     mongo: Client, prefix: str, nats: Nats, store: ObjectStore, *, deep: bool, patience: float
@@ -70,12 +72,22 @@ async def _receipts(mongo: Client, prefix: str) -> list[str]:
 async def _codes(mongo: Client, prefix: str) -> list[str]:
     """A dossier's code is reserved for it and for no other."""
     database = mongo[f"{prefix}dossier"]
-    holders = {entry["_id"]: entry["value"] async for entry in database["dossier_codes"].find({})}
-    found = []
+    found: list[str] = []
+    page: dict[str, str] = {}  # dossier -> code; all of them at once would not fit into memory
+
+    async def look() -> None:
+        reserved = database["dossier_codes"].find({"_id": {"$in": list(page.values())}})
+        holders = {entry["_id"]: entry["value"] async for entry in reserved}
+        wrong = [dossier for dossier, code in page.items() if holders.get(code) != dossier]
+        found.extend(f"dossier {dossier}: its code is not reserved for it" for dossier in wrong)
+        page.clear()
+
     async for dossier in _all(database, "dossiers"):
-        code = dossier["state"]["code"]
-        if code and holders.get(code) != dossier["_id"]:
-            found.append(f"dossier {dossier['_id']}: its code is not reserved for it")
+        if code := dossier["state"]["code"]:
+            page[dossier["_id"]] = code
+        if len(page) == _PAGE:
+            await look()
+    await look()
     return found
 
 

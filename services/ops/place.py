@@ -23,6 +23,10 @@ from ops.settings import BackupSettings
 _GZIP = 16 + zlib.MAX_WBITS
 
 
+class Damaged(ValueError):
+    """A file of a backup is not what was written; the message names it."""
+
+
 @dataclass(frozen=True)
 class File:
     """A file of a backup: its path, the SHA-256 and the bytes of what is stored."""
@@ -102,7 +106,7 @@ async def writing(store: ObjectStore, path: str, *, packed: bool = False) -> Asy
 
 
 async def reading(store: ObjectStore, file: File, *, packed: bool = False) -> AsyncIterator[bytes]:
-    """The file in pieces. Raises ValueError at its end when it is not what was written."""
+    """The file in pieces. Raises Damaged at its end when it is not what was written."""
     digest, size = hashlib.sha256(), 0
     unpack = zlib.decompressobj(_GZIP) if packed else None
     answer = await obstore.get_async(store, file.path)
@@ -115,7 +119,7 @@ async def reading(store: ObjectStore, file: File, *, packed: bool = False) -> As
     if unpack and (rest := unpack.flush()):
         yield rest
     if (digest.hexdigest(), size) != (file.sha256, file.bytes):
-        raise ValueError(f"{file.path} is damaged: it is not what was written")
+        raise Damaged(f"{file.path} is not what was written")
 
 
 async def put_json(store: ObjectStore, path: str, value: Any) -> None:
