@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,7 +21,7 @@ from obstore.store import LocalStore
 from pymongo import AsyncMongoClient
 from pymongo.errors import DuplicateKeyError
 
-from dev.options import free_port
+from dev.options import SERVICES, free_port
 from kit.clock import now, to_text
 from kit.events import entry_of
 from kit.ids import uuid7
@@ -275,6 +277,48 @@ async def test_a_backup_without_its_manifest_does_not_count(here: Stores, tmp_pa
     assert (await backup.verify(here.backups))[0] == run
     with pytest.raises(CannotStart, match="no whole backup"):
         await backup.restore(here, cut_off)
+
+
+async def run(*arguments: str, **settings: str) -> tuple[int, str]:
+    """The tool as a process: its exit code and what it says beside its log."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ops.backup", *arguments),
+        env={**os.environ, "LOG_LEVEL": "ERROR", **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+async def test_the_exit_code_tells_damage_from_what_cannot_be_done_in_one_line(
+    here: Stores, elsewhere: Stores, tmp_path: Path
+) -> None:
+    backups = {"BACKUP_URL": here.settings.backup_url}
+    assert await run("verify", **backups) == (2, "ops.backup: there is no whole backup\n")
+    assert (await run("backup", "--keep", "-1", **backups))[0] == 2
+    await put_document(here)
+    made, _ = await backup.backup(here)
+    assert await run("verify", **backups) == (0, f"backup {made} is whole\n")
+
+    own = elsewhere.settings
+    stores = {
+        **backups,
+        "MONGODB_URL": own.mongodb_url,
+        "DATABASE_PREFIX": own.database_prefix,
+        "OBJECT_STORE_URL": own.object_store_url,
+    }
+    code, said = await run("restore", made, **stores, NATS_URL=f"nats://127.0.0.1:{free_port()}")
+    assert (code, said.count("\n"), said.startswith("ops.backup: NATS does not answer")) == (2, 1, True)
+    path = tmp_path / f"backups/runs/{made}/dossier.documents.bson.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    code, said = await run("restore", made, **stores, NATS_URL=own.nats_url)
+    assert (code, said.count("\n"), "dossier.documents.bson.gz" in said) == (1, 1, True)
+    assert (await run("verify", **backups))[0] == 1
+
+
+def test_every_service_that_has_documents_is_backed_up() -> None:
+    assert set(documents.ORDER) == set(SERVICES)
 
 
 async def test_only_the_newest_are_kept_and_what_is_cut_off_goes_after_days(
