@@ -8,7 +8,8 @@
 Between two steps every identity must have been started again and every service must have seen the new keys
 (docs/operations.md says how long). FILE is replaced at once, readable by its owner only; `-` reads standard
 input and writes standard output, for a file that is kept in a Secret. A file that is not there is begun by
-`add`. Private halves go to that file and nowhere else.
+`add`; nothing on standard input is refused: there was a Secret, and it could not be read. Private halves go
+to that file and nowhere else.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _read(file: str, *, new: bool) -> list[Jwk]:
             raise ValueError(f"there is no file {file}") from None
         return []
     try:
-        keys = list(json.loads(text)["keys"]) if text.strip() or not new else []
+        keys = list(json.loads(text)["keys"])
         for key in keys:
             key_of(key)
     except (KeyError, TypeError, ValueError, UnsupportedAlgorithm):

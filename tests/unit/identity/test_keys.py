@@ -95,3 +95,10 @@ def test_what_is_no_key_set_is_refused_without_repeating_it(
     assert run(monkeypatch, "add", str(file)) == 2
     assert "secret" not in capsys.readouterr().err
     assert run(monkeypatch, "show", str(tmp_path / "none.json")) == 2
+
+
+def test_a_secret_that_could_not_be_read_is_not_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "add", "-", given="") == 2
+    assert capsys.readouterr().out == ""
