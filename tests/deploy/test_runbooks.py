@@ -75,8 +75,9 @@ def test_every_tool_that_the_book_names_is_a_module() -> None:
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
 
-def test_ops_makes_a_job_of_the_backups_pod_with_other_arguments(tmp_path: Path) -> None:
-    """The shell function of the book, run with a kubectl that has no cluster behind it."""
+def test_ops_makes_a_job_of_the_backups_pod_with_other_arguments_and_ends_as_it_does(tmp_path: Path) -> None:
+    """The shell function of the book, run with a kubectl that has no cluster behind it: the container has not
+    started at the first look, and has not ended when its log has."""
     function = re.search(r"^ops\(\) \{.*?^\}", TEXT, re.DOTALL | re.MULTILINE)
     assert function
     pattern = yaml.safe_load(CRONJOB.read_text())["spec"]["jobTemplate"]
@@ -89,20 +90,40 @@ case "$*" in
 *"create job"*) cat {tmp_path}/job.json ;;
 "patch --local"*) exec {tool("kubectl")} "$@" ;;
 "create -f -") cat > {tmp_path}/made.yaml ;;
-esac
+*"logs -f job/dead") mkdir {tmp_path}/asked && exit 1 || echo the log ;;
+*"get pods"*) mkdir {tmp_path}/looked || echo 3 ;;
+*"delete job dead") touch {tmp_path}/deleted ;;
+esac 2>/dev/null
 """
     )
     stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
-    subprocess.run(
+    ran = subprocess.run(
         ["bash", "-ec", f"{function[0]}\nops dead kit.dead show 3"],  # noqa: S607
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
     )
+    assert (ran.stdout, ran.returncode) == ("the log\n", 3)
+    assert (tmp_path / "deleted").exists()
     made = yaml.safe_load((tmp_path / "made.yaml").read_text())
     container = made["spec"]["template"]["spec"]["containers"][0]
     assert container["args"] == ["kit.dead", "show", "3"]
     assert made["spec"]["backoffLimit"] == 0
+    assert "activeDeadlineSeconds" not in made["spec"]  # a restore takes as long as it takes
     assert container["envFrom"] == pattern["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+
+
+def test_the_tool_for_agencies_is_run_where_identity_may_be_called_from() -> None:
+    pods = re.findall(r"exec -it deployment/(\w+) -- (?:[^`]|\n)*?-m ops\.agency", TEXT)
+    policy = yaml.safe_load((ROOT / "deploy/k8s/base/identity/networkpolicy.yaml").read_text())
+    [callers] = [
+        rule["from"][0]["podSelector"]["matchExpressions"][0]["values"]
+        for rule in policy["spec"]["ingress"]
+        if {"port": "grpc"} in rule["ports"]
+    ]
+    assert pods
+    assert set(pods) <= set(callers)
 
 
 def test_the_adapter_gives_the_metric_that_autoscalers_ask_for_counted_once() -> None:
