@@ -112,6 +112,7 @@ def _secrets(options: Options, arguments: argparse.Namespace) -> int:
         items = [credentials.manifest(name, options.namespace, values) for name, values in whole.items()]
         print(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2))
         return 0
+    rollout.confirm(options, "make Secrets in")
     for line in credentials.ensure(options.kubectl, standin=options.standin):
         print(line)
     return 0
@@ -149,7 +150,10 @@ def banner(options: Options, command: str) -> str:
 
 
 def _forward(options: Options, arguments: argparse.Namespace) -> int:
+    options.kubectl.current_context()
     doors = present(options.kubectl, (*PUBLIC, *INSIGHT))
+    if not doors:
+        raise Problem(f"nothing of ours is in namespace {options.namespace}: `make k8s-up` first")
     with forward(options.kubectl, doors):
         print("\n".join(str(door) for door in doors))
         print("ready, Ctrl-C ends it", flush=True)
@@ -158,6 +162,7 @@ def _forward(options: Options, arguments: argparse.Namespace) -> int:
 
 
 def _demo(options: Options, arguments: argparse.Namespace) -> int:
+    options.kubectl.current_context()
     with forward(options.kubectl) as where:
         return asyncio.run(demo.tell(options.console, where))
 

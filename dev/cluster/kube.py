@@ -59,7 +59,7 @@ class Kubectl:
         return dict(json.loads(text)) if text.strip() else None
 
     def server(self) -> tuple[int, int]:
-        """Version of the API server, such as (1, 33)."""
+        """Version of the API server, such as (1, 33). Raises Refused when it does not answer."""
         version = json.loads(self("version", "-o", "json"))["serverVersion"]
         return int(version["major"]), int(version["minor"].rstrip("+"))
 

@@ -1,4 +1,4 @@
-"""Programs that the developer installs: a container engine, kind, git."""
+"""Programs that the developer installs: a container engine and kind."""
 
 from __future__ import annotations
 

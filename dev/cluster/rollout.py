@@ -68,9 +68,10 @@ def up(options: Options) -> Manifests:
     console.print(
         f"[bold]{escape(_relative(options.overlay))}[/] → context {context}, namespace {options.namespace}"
     )
+    kubectl.server()  # asked before minutes go into building for a cluster that does not answer
     manifests = render(kubectl, options.overlay)
     real = deliver(options, context, manifests.own_images())
-    manifests.with_images(real)
+    manifests = manifests.with_images(real)
     if options.filter:
         manifests, lines = filtered(manifests, options.filter)
         console.print(f"filter: {lines} lines about changes")

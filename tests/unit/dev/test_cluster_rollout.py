@@ -225,7 +225,9 @@ def test_a_kind_cluster_needs_no_confirmation(tmp_path: Path, monkeypatch: pytes
     assert confirm(Options(), "install into") == "kind-motcua"
 
 
-@pytest.mark.parametrize("command", [["up"], ["down"], ["redeploy", "dossier"]])
+@pytest.mark.parametrize(
+    "command", [["up"], ["down"], ["redeploy", "dossier"], ["secrets"], ["demo"], ["forward"]]
+)
 def test_without_a_cluster_every_command_ends_with_one_line(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +246,23 @@ def test_a_cluster_that_does_not_answer_is_told_without_the_log_of_kubectl(
         Kubectl().get("pods")
     assert "127.0.0.1:1 was refused" in str(refused.value)
     assert "memcache" not in str(refused.value)
+
+
+def test_nothing_is_built_for_a_cluster_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, tmp_path, "gone")
+    monkeypatch.setattr(images, "build", lambda *_: pytest.fail("an image was built"))
+    assert main(["up", "--context", "gone"]) == 2
+    assert "127.0.0.1:1 was refused" in capsys.readouterr().err
+
+
+def test_secrets_are_not_made_in_a_cluster_that_was_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, tmp_path, "province-production")
+    assert main(["secrets"]) == 2
+    assert "CONTEXT=province-production or CONFIRM=yes" in capsys.readouterr().err
 
 
 def test_missing_programs_are_told_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
