@@ -114,6 +114,13 @@ esac 2>/dev/null
     assert container["envFrom"] == pattern["spec"]["template"]["spec"]["containers"][0]["envFrom"]
 
 
+def test_a_backup_that_was_made_but_found_damage_is_not_made_a_second_time() -> None:
+    job = yaml.safe_load(CRONJOB.read_text())["spec"]["jobTemplate"]["spec"]
+    [rule] = job["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [1])
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # else Kubernetes refuses the policy
+
+
 def test_the_tool_for_agencies_is_run_where_identity_may_be_called_from() -> None:
     pods = re.findall(r"exec -it deployment/(\w+) -- (?:[^`]|\n)*?-m ops\.agency", TEXT)
     policy = yaml.safe_load((ROOT / "deploy/k8s/base/identity/networkpolicy.yaml").read_text())
