@@ -24,7 +24,7 @@ from kit import telemetry
 from kit.settings import CannotStart
 
 log = logging.getLogger(__name__)
-_IDLE = 75  # seconds that an unused connection is kept: longer than proxies do, so that it is they who close
+_IDLE = 120  # seconds an unused connection is kept: longer than proxies do (Traefik 90), so they close it
 
 
 def main() -> None:
