@@ -40,12 +40,14 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Options]:
     made = Options(
         overlay=folder,
         namespace=namespace,
+        context=os.environ.get("CONTEXT", ""),
         filter=f"{tools}/downgrade" if tools else "",
-        confirmed=True,
+        confirmed=os.environ.get("CONFIRM") == "yes",
         seconds=180,
         console=Console(force_terminal=False, width=200),
     )
     try:
+        rollout.confirm(made, "install into")
         made.kubectl("version", seconds=20)
     except Problem as problem:
         pytest.skip(f"no cluster: {problem}")
