@@ -223,6 +223,7 @@ def test_what_keeps_a_process_from_starting_is_one_line(
 ) -> None:
     busy = mongo_url.partition("?")[0].rstrip("/").rpartition(":")[2]
     monkeypatch.setattr(telemetry, "setup", lambda settings, name: None)
+    monkeypatch.setattr(telemetry, "end", sys.exit)
     monkeypatch.setenv("MONGODB_URL", mongo_url)
     for name, value in environment.items():
         monkeypatch.setenv(name, value.replace("BUSY", busy))
