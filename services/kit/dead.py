@@ -14,10 +14,10 @@ from google.protobuf.message import DecodeError
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 
-from kit.consumer import DEAD
 from kit.events import plain_subject
 from kit.ids import uuid7
 from kit.settings import Settings
+from kit.streams import DEAD
 from kit.tls import nats_context
 
 

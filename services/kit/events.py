@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from kit.ids import uuid7
 from kit.telemetry import traceparent
 
-PARTITIONS = 4  # lines in which the events of a subscription are handled side by side; see kit.consumer
+PARTITIONS = 4  # lines in which the events of a subscription are handled side by side; see kit.streams
 _NUMBERS = tuple(str(number) for number in range(PARTITIONS))
 _KEY = 4  # where the aggregate id is in a subject
 

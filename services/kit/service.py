@@ -22,13 +22,14 @@ from pydantic_settings import SettingsError
 
 from kit import mongo, telemetry
 from kit.auth import TokenVerifier
-from kit.consumer import DEAD, Consumer, Subscription, measure_dead, provision_consumer, provision_stream
+from kit.consumer import Consumer, measure_dead
 from kit.errors import DomainError, Unavailable
 from kit.grpc_server import AddServicer, Server, free_to_listen
 from kit.outbox import Relay
 from kit.probe import Probe
 from kit.settings import CannotStart as CannotStart
 from kit.settings import Settings
+from kit.streams import DEAD, Subscription, provision_consumer, provision_stream
 from kit.tls import nats_context, renewing
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class Service:
                 )
         for store in self.stores:
             await self._reach(store.prepare)
-        if self._streams() or self.subscriptions:
+        if self._own_streams() or self.subscriptions:
             connected = asyncio.Event()
             self._talking = asyncio.create_task(_forever(lambda: self._messaging(connected)))
             try:
@@ -209,9 +210,8 @@ class Service:
         finally:
             waiting.cancel()
 
-    def _streams(self) -> set[str]:
-        own = {store.context for store in self.stores if store.context}
-        return own | {subscription.stream for subscription in self.subscriptions}
+    def _own_streams(self) -> set[str]:
+        return {store.context for store in self.stores if store.context}
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         self._running.append(asyncio.create_task(_forever(work)))
@@ -237,8 +237,10 @@ class Service:
         jetstream = client.jetstream()
         while True:
             try:
-                for stream in sorted(self._streams() | {DEAD}):
-                    await provision_stream(jetstream, stream, self.settings.stream_replicas)
+                own = self._own_streams() | {DEAD}
+                for stream in sorted(own | {subscription.stream for subscription in self.subscriptions}):
+                    copies = self.settings.stream_replicas
+                    await provision_stream(jetstream, stream, copies, correct=stream in own)
                 for subscription in self.subscriptions:
                     await provision_consumer(jetstream, subscription)
                 break

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import nats
+import nats.errors
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -16,19 +17,18 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, RawStreamMsg
 from prometheus_client import REGISTRY
 
-from kit import clock, consumer, dead, telemetry
+from kit import clock, consumer, dead, streams, telemetry
 from kit.consumer import (
     DEAD,
     Consumer,
     Event,
     Subscription,
     measure_dead,
-    provision_consumer,
-    provision_stream,
 )
 from kit.errors import Conflict, FailedPrecondition, RateLimited, Unauthenticated, Unavailable
 from kit.events import PARTITIONS, subject
 from kit.ids import uuid7
+from kit.streams import provision_consumer, provision_stream
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -236,7 +236,7 @@ async def test_a_type_nobody_asked_for_is_passed_over(line: Line, eventually: Ev
 async def test_a_slow_handler_keeps_its_event(
     line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "_ACK_WAIT", 1.0)
+    monkeypatch.setattr(streams, "ACK_WAIT", 1.0)
     done = asyncio.Event()
 
     async def slow(event: Event) -> None:
@@ -371,7 +371,7 @@ async def test_stopping_an_idle_consumer_does_not_wait_for_its_fetch(
 async def test_an_event_of_a_process_that_died_comes_again(
     line: Line, nats_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "_ACK_WAIT", 1.0)
+    monkeypatch.setattr(streams, "ACK_WAIT", 1.0)
 
     async def never(event: Event) -> None:
         line.tries += 1
@@ -548,3 +548,24 @@ async def test_without_nats_nothing_is_shown_rather_than_what_was(
         await eventually(lambda: shown("pending") is None)
         nats_server.start()
         await eventually(lambda: shown("pending") == 0, within=30)
+
+
+async def test_measuring_ends_although_an_answer_hides_that_it_shall(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_LOOK", 0.01)
+    asked = asyncio.Event()
+
+    async def hiding(name: str) -> Any:  # as wait_for does before Python 3.12
+        asked.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        raise nats.errors.TimeoutError
+
+    monkeypatch.setattr(line.jetstream, "stream_info", hiding)
+    measuring = asyncio.create_task(measure_dead(line.jetstream))
+    await asked.wait()
+    measuring.cancel()
+    done, _ = await asyncio.wait((measuring,), timeout=5)
+    measuring.cancel()
+    assert done

@@ -24,13 +24,13 @@ from identity.bootstrap import IdentitySettings
 from identity.bootstrap import build as build_identity
 from kit import clock, mongo
 from kit.auth import Caller, TokenVerifier
-from kit.consumer import provision_stream
 from kit.errors import DomainError, InvalidInput, NotFound, Unauthenticated, Unavailable
 from kit.events import entry_of
 from kit.grpc_client import connect
 from kit.ids import uuid7
 from kit.service import Service
 from kit.status import from_rpc
+from kit.streams import provision_stream
 from motcua.dossier.v1 import dossier_pb2
 from motcua.dossier.v1 import events_pb2 as dossier
 from motcua.identity.v1 import events_pb2 as identity

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
-from kit import clock, consumer, dead
-from kit.consumer import Consumer, Event, Subscription, provision_consumer, provision_stream
+from kit import clock, consumer, dead, streams
+from kit.consumer import Consumer, Event, Subscription
 from kit.errors import FailedPrecondition, Unavailable
 from kit.events import PARTITIONS, plain_subject, published_subject, stream_subjects, subject
+from kit.streams import provision_consumer, provision_stream
 from tests.component.test_consumer import Eventually, Line, a_line, consuming
 
 Handle = Callable[[Event], Awaitable[None]]
@@ -188,7 +189,7 @@ async def test_an_aggregate_that_fails_for_long_holds_back_only_its_partition(
 async def test_a_replica_that_dies_with_events_in_hand_loses_and_reorders_nothing(
     line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "_ACK_WAIT", 1.0)
+    monkeypatch.setattr(streams, "ACK_WAIT", 1.0)
     keys = await one_key_each(line)
     stuck = asyncio.Event()
 
@@ -322,6 +323,25 @@ async def test_events_of_before_are_handled_first_and_once(line: Line, eventuall
         await publish(line, now, range(6, 8))
         await eventually(lambda: settled(line))
         assert len(line.seen) == 8 * len(KEYS)
+
+
+async def test_the_one_consumer_stays_until_the_owner_of_the_stream_makes_partitions(
+    line: Line, eventually: Eventually
+) -> None:
+    before = Before(line)
+    await before.provision()
+    await provision_stream(line.jetstream, line.stream, correct=False)  # as who only hears it does
+    async with consuming(line):
+        await publish(line, KEYS, range(3))
+        await eventually(lambda: len(line.seen) == 3 * len(KEYS))
+        assert list(await line.consumers()) == [before.durable]
+        await provision_stream(line.jetstream, line.stream)
+        await eventually(lambda: divided(line))
+        now = [key.replace(".", "_") for key in KEYS]
+        await publish(line, now, range(3, 5))
+        await eventually(lambda: settled(line))
+    assert in_order(line, KEYS[:6], 5)
+    assert len(line.seen) == 5 * len(KEYS)
 
 
 async def test_the_partitions_begin_where_the_one_consumer_was(line: Line, eventually: Eventually) -> None:

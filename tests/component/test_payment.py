@@ -28,7 +28,6 @@ import sandbox.app
 import sandbox.settings
 from kit import clock
 from kit.auth import Caller, Role, TokenVerifier
-from kit.consumer import provision_stream
 from kit.errors import (
     AlreadyExists,
     Conflict,
@@ -43,6 +42,7 @@ from kit.grpc_client import connect
 from kit.ids import uuid7
 from kit.service import Service
 from kit.status import from_rpc
+from kit.streams import provision_stream
 from motcua.dossier.v1 import events_pb2 as dossier
 from motcua.dossier.v1.dossier_pb2 import FeeLine
 from motcua.payment.v1 import events_pb2 as announced

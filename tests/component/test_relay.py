@@ -16,11 +16,11 @@ from nats.js import JetStreamContext
 from prometheus_client import REGISTRY
 
 from kit import clock, mongo, outbox
-from kit.consumer import provision_stream
 from kit.events import Entry, entry_of, published_subject
 from kit.ids import uuid7
 from kit.mongo import Store
 from kit.outbox import Relay
+from kit.streams import provision_stream
 
 Eventually = Callable[..., Awaitable[Any]]
 

@@ -29,9 +29,10 @@ from rich.table import Table
 from dev.leash import leashed
 from dev.options import HOST, free_port
 from kit import clock
-from kit.consumer import Consumer, Event, Subscription, provision_consumer, provision_stream
+from kit.consumer import Consumer, Event, Subscription
 from kit.events import PARTITIONS, subject
 from kit.ids import uuid7
+from kit.streams import provision_consumer, provision_stream
 
 
 def subscription(stream: str, seconds: float, computes: bool) -> Subscription:
