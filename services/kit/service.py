@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _LOOK = 2.0  # seconds between two looks at the database
 _TELL = 10.0  # seconds between two lines that say what is away
 _SETTLE = 5.0  # seconds that the last announcements get on the way out
+_HEARD = 2.0  # seconds after which a cancellation is repeated
 _MESSAGING = 10.0  # seconds that a start waits for NATS before it goes on without
 
 
@@ -161,9 +162,7 @@ class Service:
         hearing = [asyncio.create_task(consumer.stop(drain + grace)) for consumer in self._consumers]
         if drain:
             await asyncio.sleep(drain)
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(self._server.stop(), *hearing, *self._running, return_exceptions=True)
+        await asyncio.gather(self._server.stop(), *hearing, _ended(*self._running), return_exceptions=True)
         self._running.clear()
         await self._end_messaging()
         for step in self._closing:
@@ -178,8 +177,7 @@ class Service:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._relay.settled(), min(_SETTLE, self.settings.grace))
         if self._talking is not None:
-            self._talking.cancel()
-            await asyncio.gather(self._talking, return_exceptions=True)
+            await _ended(self._talking)
         if self.nats is not None:
             await self.nats.close()
 
@@ -281,6 +279,16 @@ class Service:
                 ready = answers
                 log.warning("database %s", "answers again" if ready else "does not answer; not ready")
                 await self._server.ready(ready)
+
+
+async def _ended(*tasks: asyncio.Task[None]) -> None:
+    """Cancels them until they hear it: an answer, or a refused connection, that comes at the same moment
+    hides a cancellation (`wait_for` before Python 3.12)."""
+    rest = set(tasks)
+    while rest:
+        for task in rest:
+            task.cancel()
+        _, rest = await asyncio.wait(rest, timeout=_HEARD)
 
 
 async def _forever(work: Callable[[], Awaitable[None]]) -> None:

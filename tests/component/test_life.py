@@ -220,6 +220,22 @@ async def test_a_second_signal_ends_the_process_at_once(mongo_url: str, eventual
         assert await asyncio.wait_for(running.wait(), 30) == 128 + signal.SIGTERM
 
 
+async def test_a_cancellation_that_the_connection_to_nats_did_not_hear_keeps_no_service_from_stopping(
+    mongo_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deaf(*_args: Any, **_options: Any) -> None:  # as nats.connect is to one that meets a refusal
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("kit.service._MESSAGING", 0.05)
+    monkeypatch.setattr("kit.service._HEARD", 0.05)
+    monkeypatch.setattr("nats.connect", deaf)
+    service = Service("one", settings(mongo_url), stores=[bells(mongo_url, f"tower{uuid7()[-12:]}")])
+    await service.start()
+    await asyncio.wait_for(service.stop(), 30)
+
+
 async def test_new_calls_are_served_until_callers_had_time_to_go(
     mongo_url: str, eventually: Eventually
 ) -> None:
