@@ -75,6 +75,7 @@ def behind(overlay: Overlay, host: str, port: int) -> Iterator[tuple[Workload, i
     service = services.get(labels[0]) or (services.get(labels[1]) if len(labels) > 1 else None)
     if service is None:
         return
+    assert port in {listed["port"] for listed in service["ports"]}, f"{host} has no port {port}"
     for listed in service["ports"]:
         if listed["port"] == port:
             for workload in overlay.workloads.values():
