@@ -220,11 +220,13 @@ async def test_a_bad_image_serves_nobody_and_is_rolled_back(
         async def stuck() -> bool:
             return any(bad_image.complaint in pod.waits_for for pod in await lab.pods("dossier"))
 
-        await eventually(stuck, f"a pod of dossier with {bad_image.complaint} trouble")
-        await load.goes_on(3)
-        assert {pod.uid for pod in await lab.serving("dossier")} == old
-        began = time.monotonic()
-        await lab.do("rollout", "undo", "deployment/dossier")  # as docs/operations.md says
+        try:
+            await eventually(stuck, f"a pod of dossier with {bad_image.complaint} trouble")
+            await load.goes_on(3)
+            assert {pod.uid for pod in await lab.serving("dossier")} == old
+        finally:
+            began = time.monotonic()
+            await lab.do("rollout", "undo", "deployment/dossier")  # as docs/operations.md says
         await lab.rolled_out("dossier")
         took = time.monotonic() - began
         await load.goes_on(3)
