@@ -21,7 +21,7 @@ from gateway.app import build
 from gateway.leaving import Leaving
 from gateway.settings import GatewaySettings
 from kit import telemetry
-from kit.settings import CannotStart
+from kit.settings import CannotStart, wrong
 
 log = logging.getLogger(__name__)
 _IDLE = 120  # seconds an unused connection is kept: longer than proxies do (Traefik 90), so they close it
@@ -36,10 +36,7 @@ def main() -> None:
             telemetry.serve_metrics(settings.metrics_listen)
         listener = socket.create_server((settings.gateway_host, settings.gateway_port), backlog=1024)
     except ValidationError as error:
-        wrong = "; ".join(
-            ": ".join([*(str(name).upper() for name in e["loc"]), e["msg"]]) for e in error.errors()
-        )
-        sys.exit(_refuse(f"bad setting: {wrong}"))
+        sys.exit(_refuse(f"bad setting: {wrong(error)}"))
     except OSError as error:
         where = f"{settings.gateway_host}:{settings.gateway_port}"
         sys.exit(_refuse(f"{where}: {os.strerror(error.errno)}" if error.errno else str(error)))

@@ -28,7 +28,7 @@ from kit.grpc_server import AddServicer, Server, free_to_listen
 from kit.outbox import Relay
 from kit.probe import Probe
 from kit.settings import CannotStart as CannotStart
-from kit.settings import Settings
+from kit.settings import Settings, wrong
 from kit.streams import DEAD, Subscription, provision_consumer, provision_stream
 from kit.tls import nats_context, renewing
 
@@ -315,10 +315,7 @@ def main(build: Callable[[Any], Service | Awaitable[Service]]) -> NoReturn:
         telemetry.setup(settings, name)
         uvloop.run(_run(build, settings))
     except ValidationError as error:
-        wrong = "; ".join(
-            ": ".join([*(str(part).upper() for part in e["loc"][:1]), e["msg"]]) for e in error.errors()
-        )
-        print(f"{name}: bad setting: {wrong}", file=sys.stderr)
+        print(f"{name}: bad setting: {wrong(error)}", file=sys.stderr)
         telemetry.end(2)
     except SettingsError as error:
         print(f"{name}: bad setting: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kit.tls import Files
@@ -14,6 +14,13 @@ from kit.tls import Files
 
 class CannotStart(Exception):
     """The service cannot start as it is configured; the message is one clear line."""
+
+
+def wrong(error: ValidationError) -> str:
+    """What is wrong with which settings, in one line without their values."""
+    return "; ".join(
+        ": ".join([*(str(part).upper() for part in e["loc"][:1]), e["msg"]]) for e in error.errors()
+    )
 
 
 class TlsSettings(BaseSettings):

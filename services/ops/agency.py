@@ -25,7 +25,7 @@ from kit.clock import VIETNAM
 from kit.errors import DomainError
 from kit.grpc_client import Channel, connect
 from kit.ids import derived
-from kit.settings import CannotStart, Settings
+from kit.settings import CannotStart, Settings, wrong
 from kit.status import from_rpc
 from motcua.identity.v1 import identity_pb2 as pb
 from motcua.identity.v1.identity_pb2_grpc import IdentityServiceStub
@@ -122,7 +122,7 @@ def main() -> NoReturn:
     except grpc.aio.AioRpcError as error:
         _fail(str(from_rpc(error)))
     except ValidationError as error:
-        _fail("; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
+        _fail(wrong(error))
     except (CannotStart, DomainError) as error:
         _fail(str(error))
     sys.exit(0)

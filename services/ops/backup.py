@@ -39,7 +39,7 @@ from pymongo.errors import PyMongoError
 from kit import telemetry
 from kit.clock import now, to_text
 from kit.consumer import DEAD
-from kit.settings import CannotStart
+from kit.settings import CannotStart, wrong
 from ops import documents, health, objects, place, streams
 from ops.settings import BackupSettings
 
@@ -317,8 +317,7 @@ def main() -> NoReturn:
         telemetry.setup(settings, "backup")
         code = asyncio.run(_run(arguments, settings))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        _fail(f"bad setting: {wrong}")
+        _fail(f"bad setting: {wrong(error)}")
     except (CannotStart, SettingsError, streams.StreamError) as error:
         _fail(str(error))
     except (place.Damaged, zlib.error) as error:

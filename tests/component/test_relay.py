@@ -146,11 +146,8 @@ async def test_a_crash_that_left_much_behind_is_caught_up_with_at_once(
         await eventually(all_published, within=30)
 
 
-async def test_a_crash_between_publishing_and_forgetting_publishes_once(
-    room: Room, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lamp = await room.lamps.add(Lamp(uuid7()))
-    await room.lamps.change(lamp.id, Lamp.switch)
+async def crash_before_forgetting(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay that dies when it has published and not yet said so in the document."""
     crashed = asyncio.Event()
 
     async def crash(id: str, ids: set[str]) -> None:
@@ -161,6 +158,14 @@ async def test_a_crash_between_publishing_and_forgetting_publishes_once(
         patch.setattr(room.lamps, "published", crash)
         async with relaying(room):
             await asyncio.wait_for(crashed.wait(), 5)
+
+
+async def test_a_crash_between_publishing_and_forgetting_publishes_once(
+    room: Room, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lamp = await room.lamps.add(Lamp(uuid7()))
+    await room.lamps.change(lamp.id, Lamp.switch)
+    await crash_before_forgetting(room, monkeypatch)
     assert await room.lamps.pending() == [lamp.id]
     async with relaying(room):
         await eventually(lambda: emptied(room))
@@ -234,16 +239,7 @@ async def test_an_event_published_again_after_the_window_keeps_its_id(
     await room.jetstream.update_stream(config)
     lamp = await room.lamps.add(Lamp(uuid7()))
     await room.lamps.change(lamp.id, Lamp.switch)
-    crashed = asyncio.Event()
-
-    async def crash(id: str, ids: set[str]) -> None:
-        crashed.set()
-        raise RuntimeError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(room.lamps, "published", crash)
-        async with relaying(room):
-            await asyncio.wait_for(crashed.wait(), 5)
+    await crash_before_forgetting(room, monkeypatch)
 
     async def forgotten() -> bool:
         probe = f"motcua.{room.context}.v1.probe.x"
