@@ -65,6 +65,10 @@ cluster-test: setup ## disturb a whole installation on a cluster (half an hour):
 upload-test: setup ## 200 MB by tus over a line that breaks twice: SHA-256, memory of every process, throughput
 	@exec $(PY) -m tests.load.upload $(ARGS)
 
+proof: setup ## show that the tests of a change fail on the code before it: make proof BASE=<commit> [ONLY=9.12]
+	@test -n "$(BASE)" || { echo "proof: say which commit: make proof BASE=<commit>" >&2; exit 2; }
+	@exec $(PY) -m dev.proof "$(BASE)" --only "$(ONLY)"
+
 lint: setup ## ruff, import rules, buf
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
@@ -115,4 +119,4 @@ lock: ## resolve pyproject.toml into the lock files: all, what the image needs, 
 ci: ## what CI runs, from nothing
 	@.ci/run
 
-.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import test load chaos cluster-test upload-test lint fmt types gen gen-check schema schema-check dead settings manifests lock ci
+.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import test load chaos cluster-test upload-test proof lint fmt types gen gen-check schema schema-check dead settings manifests lock ci
