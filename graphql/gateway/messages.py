@@ -33,6 +33,12 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "TOO_MANY_TOKENS": ("Truy vấn quá dài.", "The query is too long."),
     "COOKIE_IMPOSSIBLE": ("Kết nối này không đặt được cookie.", "No cookie can be set on this connection."),
     "JSON_INVALID": ("Dữ liệu phải là một đối tượng JSON.", "It must be a JSON object."),
+    "WORK_LIMIT_EXCEEDED": (
+        "Nội dung gửi lên quá phức tạp để kiểm tra.",
+        "What was sent is too complex to be checked.",
+    ),
+    "WORKERS_BUSY": ("Hệ thống đang bận; hãy thử lại sau.", "The system is busy; try again later."),
+    "WORKER_LOST": ("Việc kiểm tra bị gián đoạn; hãy thử lại.", "The check was interrupted; try again."),
     "EMPTY_ANSWER": ("Kho giấy tờ không trả lời.", "The vault does not answer."),
     "UPLOAD_STALLED": (
         "Tệp đang tải lên bị ngừng; hãy tiếp tục từ chỗ đã gửi.",
