@@ -332,7 +332,11 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "RECEIPT_EXISTS": ("Đã có biên lai.", "There is a receipt already."),
     "SERIES_EXHAUSTED": ("Hết số biên lai của ký hiệu này.", "The series of receipts is used up."),
     "BOOK_BUSY": ("Hệ thống biên lai đang bận.", "Too many receipts at once; try again."),
-    "AMOUNT_NOT_POSITIVE": ("Số tiền phải lớn hơn 0.", "The amount must be positive."),
+    "AMOUNT_NOT_CHARGEABLE": (
+        "Các khoản thu này không thể thu được.",
+        "These lines cannot be charged.",
+    ),
+    "AMOUNT_TOO_LARGE": ("Số tiền quá lớn.", "The amount is too large."),
     "WRONG_AMOUNT": ("Số tiền không khớp.", "The amount differs."),
     "TOTAL_DIFFERS": ("Các khoản không khớp tổng số.", "The lines do not add up to the total."),
     "BAD_AMOUNT": ("Số tiền không hợp lệ.", "The amount is not valid."),

@@ -17,9 +17,12 @@ from typing import Any
 
 from catalog.calendar import TimeLimit
 from kit.errors import FailedPrecondition, FieldViolation, InvalidInput, NotFound
+from kit.money import LONGEST_NAME, MOST, MOST_LINES, MOST_UNITS, wrong_items
 
-CURRENCY = "VND"
 MAX_VERSIONS = 200
+MOST_FEES = 200
+MOST_UNIT_NAMES = 20
+LONGEST_UNIT = 40
 MAX_FORM = 256 * 1024
 CODE = re.compile(r"\d\.\d{6}(\.\d{3}\.\d{2}\.\d{2}\.[A-Z]\d{2,3})?")
 STEP_ROLES = ("reception", "examiner", "leader", "clerk")
@@ -306,10 +309,14 @@ def quote(fees: Sequence[FeeRule], channel: Channel, quantities: Mapping[str, in
     A name's rules for the channel win over its rules for ANY. Units not given: `copy` is 1, any other is an
     InvalidInput (violation `quantities.<unit>`), never a guess. What costs nothing has no line. No valid
     rule at
-    all: not known.
+    all: not known. Raises InvalidInput AMOUNT_NOT_CHARGEABLE for more than can be charged at once.
     """
+    if len(quantities) > MOST_UNIT_NAMES:
+        raise InvalidInput(
+            violations=[FieldViolation("quantities", "TOO_MANY", f"at most {MOST_UNIT_NAMES}")]
+        )
     wrong = [
-        FieldViolation(f"quantities.{unit}", "OUT_OF_RANGE", "1 to 100000")
+        FieldViolation(f"quantities.{unit[:40]}", "OUT_OF_RANGE", "1 to 100000")
         for unit, count in quantities.items()
         if not 1 <= count <= 100_000
     ]
@@ -329,6 +336,8 @@ def quote(fees: Sequence[FeeRule], channel: Channel, quantities: Mapping[str, in
         known = True
         if amount := (amount * share + 50) // 100 if share else amount:
             lines.append(FeeLine(name, amount, quantity))
+    if lines and (errors := wrong_items(lines)):
+        raise InvalidInput("AMOUNT_NOT_CHARGEABLE", violations=errors)
     return Quote(tuple(lines), known)
 
 
@@ -392,7 +401,9 @@ def check(
             wrong(f"modes[{index}].time_limit.amount", "OUT_OF_RANGE")
         if curated and mode.time_limit is None:
             wrong(f"modes[{index}].time_limit", "REQUIRED")
-    for index, rule in enumerate(content.fees):
+    if len(content.fees) > MOST_FEES or len({rule.name for rule in content.fees}) > MOST_LINES:
+        wrong("fees", "TOO_MANY", f"at most {MOST_FEES}, of {MOST_LINES} names")
+    for index, rule in enumerate(content.fees[:MOST_FEES]):
         for reason in _fee_errors(rule, content.fees):
             wrong(f"fees[{index}]", reason)
     for index, step in enumerate(content.steps):
@@ -425,8 +436,13 @@ def _fee_errors(rule: FeeRule, fees: Sequence[FeeRule]) -> list[str]:
     reasons = []
     if not rule.name.strip():
         reasons.append("NAME_REQUIRED")
-    if rule.amount < 0 or rule.cap < 0 or rule.from_unit < 1 or not 0 <= rule.percent_of_counter <= 100:
+    if len(rule.name) > LONGEST_NAME or len(rule.unit) > LONGEST_UNIT:
+        reasons.append("TOO_LONG")
+    negative = rule.amount < 0 or rule.cap < 0
+    if negative or not 1 <= rule.from_unit <= MOST_UNITS or not 0 <= rule.percent_of_counter <= 100:
         reasons.append("OUT_OF_RANGE")
+    if rule.amount > MOST or rule.cap > MOST:
+        reasons.append("AMOUNT_TOO_LARGE")
     if rule.valid_from and rule.valid_to and rule.valid_to < rule.valid_from:
         reasons.append("ENDS_BEFORE_IT_BEGINS")
     if rule.percent_of_counter and not any(

@@ -15,7 +15,6 @@ from google.protobuf import json_format, struct_pb2, timestamp_pb2
 from catalog import handlers
 from catalog.calendar import TimeLimit, TimeUnit
 from catalog.domain import (
-    CURRENCY,
     Case,
     Channel,
     Component,
@@ -35,6 +34,7 @@ from catalog.search import Entry
 from kit.clock import to_ms
 from kit.errors import FieldViolation, InvalidInput
 from kit.grpc_server import current_caller
+from kit.money import CURRENCY
 from kit.mongo import Request
 from kit.text import nfc
 from motcua.catalog.v1 import catalog_pb2 as pb

@@ -43,6 +43,7 @@ from catalog.domain import (
     Problem,
     Result,
 )
+from kit.money import MOST
 from kit.text import fold, nfc
 
 FEE_NAME = "Phí, lệ phí"
@@ -269,6 +270,8 @@ def read_fee(text: str, note: str) -> tuple[int | None, str]:
     amount = int(amount_text.replace(",", ""))
     if amount < 1000:
         return None, "FEE_TOO_SMALL"
+    if amount > MOST:
+        return None, "FEE_UNREADABLE"
     rest = folded.removeprefix(currency)
     others = {re.sub(r"\D", "", found) for found in _SUMS.findall(_without_laws(rest))} - {str(amount)}
     if others or _CONDITIONS.search(_without_laws(rest)):

@@ -32,6 +32,7 @@ from dossier.domain.records import (
 )
 from dossier.domain.states import RUNNING, Action, Edge, Party, State, actions, step
 from kit.errors import Conflict, DomainError, FailedPrecondition, FieldViolation, InvalidInput
+from kit.money import wrong_items
 from kit.text import nfc
 
 _CODE = re.compile(r"[A-Z0-9][A-Z0-9.]{0,39}-\d{6}-\d{4,6}")
@@ -272,8 +273,10 @@ class Dossier:
     ) -> None:
         """Asks for fees under the id that the charge shall have; the clock stands still until paid."""
         edge = self._may(Action.REQUEST_PAYMENT, actor, at)
-        if not lines or sum(line.amount for line in lines) <= 0 or any(line.amount < 0 for line in lines):
+        if sum(line.amount for line in lines) == 0:
             raise FailedPrecondition("NOTHING_TO_PAY", "there is no fee to ask for")
+        if wrong := wrong_items(lines):
+            raise InvalidInput("AMOUNT_NOT_CHARGEABLE", violations=wrong)
         self.charges.append(Charge(charge, lines, refundable, at))
         self.refundable = refundable
         self.paused = at

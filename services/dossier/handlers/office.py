@@ -25,6 +25,7 @@ from kit.errors import (
     FailedPrecondition,
 )
 from kit.ids import derived
+from kit.money import MOST, MOST_LINES, MOST_UNITS
 
 
 @allow(official("reception"))
@@ -111,6 +112,8 @@ async def request_payment(
 ) -> View:
     """Asks for the procedure's fee; lines of one's own only where the catalogue does not know the fee."""
     seen = await open_dossier(ports, caller, id)
+    if len(lines) > MOST_LINES:
+        raise wrong("lines", "TOO_MANY", f"at most {MOST_LINES}")
     dossier = seen.dossier
     asked, refundable = list(lines), dossier.refundable
     if Action.REQUEST_PAYMENT in dossier.allowed(seen.actor, ports.clock()):
@@ -294,4 +297,8 @@ def _checked_line(line: FeeLine) -> FeeLine:
         raise wrong("lines", "BAD_CURRENCY", "fees are in VND")
     if line.amount <= 0 or line.quantity < 0:
         raise wrong("lines", "BAD_AMOUNT", "an amount is a positive number of đồng")
+    if line.amount > MOST:
+        raise wrong("lines", "AMOUNT_TOO_LARGE", f"at most {MOST} đồng")
+    if line.quantity > MOST_UNITS:
+        raise wrong("lines", "OUT_OF_RANGE", f"a quantity is 1 to {MOST_UNITS}")
     return FeeLine(words("lines.name", line.name, required=True, limit=200), line.amount, line.quantity or 1)

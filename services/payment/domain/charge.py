@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from kit.clock import to_text
 from kit.errors import FailedPrecondition, InvalidInput, NotFound
+from kit.money import CURRENCY, is_amount, wrong_items
 from payment.domain.lifecycle import (
     CHARGE_EDGES,
     HOLDS,
@@ -79,14 +80,16 @@ class Charge:
         """Begins an attempt and returns it (the same one for the same id); several may be open, since
         browsers get closed.
 
-        Raises FailedPrecondition: CHARGE_NOT_DUE, PAYMENT_UNDER_REVIEW while the gateway looks into one that
-        it doubts, TOO_MANY_PAYMENTS.
+        Raises FailedPrecondition: CHARGE_NOT_DUE, AMOUNT_NOT_CHARGEABLE, PAYMENT_UNDER_REVIEW while
+        the gateway or a cashier looks into one that is doubted, TOO_MANY_PAYMENTS.
         """
         for known in self.payments:
             if known.id == payment:
                 return known
         if self.state is not ChargeState.DUE:
             raise FailedPrecondition("CHARGE_NOT_DUE", f"the charge is {self.state}", state=self.state.value)
+        if not is_amount(self.amount) or self.currency != CURRENCY:  # from before there were limits
+            raise FailedPrecondition("AMOUNT_NOT_CHARGEABLE", "no gateway takes this amount")
         if any(p.state is PaymentState.SUSPECT for p in self.payments):
             raise FailedPrecondition("PAYMENT_UNDER_REVIEW", "the gateway is looking into a payment of it")
         if len(self.payments) >= MOST_BEGUN:
@@ -346,13 +349,13 @@ def create(
     agencies: list[str] | None = None,
     refundable_on_rejection: bool = False,
 ) -> Charge:
-    """A new charge that is due. Raises InvalidInput without lines, with an amount that is not positive, or
-    in another currency than đồng."""
-    amount = sum(line.amount for line in lines)
-    if not lines or any(line.amount < 0 or line.quantity < 1 for line in lines) or amount <= 0:
-        raise InvalidInput("AMOUNT_NOT_POSITIVE", "a charge needs lines that add up to a positive amount")
-    if currency != "VND":
+    """A new charge that is due. Raises InvalidInput for another currency than đồng, and for lines that no
+    gateway could take (`kit.money`)."""
+    if currency != CURRENCY:
         raise InvalidInput("CURRENCY_UNKNOWN", "only đồng can be charged", currency=currency)
+    if wrong := wrong_items(lines):
+        raise InvalidInput("AMOUNT_NOT_CHARGEABLE", violations=wrong)
+    amount = sum(line.amount for line in lines)
     charge = Charge(
         id=id,
         payer=payer,

@@ -44,13 +44,16 @@ async def begin_payment(
     await _own(ports, caller, charge_id)
     payment = derived("payment", charge_id, request.key) if request else uuid7()
 
+    def place(charge: Charge) -> Begun:
+        begun = charge.payment(payment)
+        return ports.gateway(begun.method).begin(charge, begun, client_address=client_address, locale=locale)
+
     def begin(charge: Charge) -> None:
         charge.begin(method, payment=payment, now=ports.clock(), ask_after=ports.terms.ask_after)
+        place(charge)  # before anything is stored: an attempt that leads nowhere must not exist
 
     charge = await ports.charges.change(charge_id, begin, request=request)
-    begun = charge.payment(payment)
-    where = ports.gateway(begun.method).begin(charge, begun, client_address=client_address, locale=locale)
-    return charge, begun, where
+    return charge, charge.payment(payment), place(charge)
 
 
 async def _own(ports: Ports, caller: Caller, charge_id: str) -> Charge:

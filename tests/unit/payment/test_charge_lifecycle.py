@@ -358,7 +358,7 @@ def test_references_fit_into_a_transfers_text_and_differ() -> None:
 def test_a_charge_needs_a_positive_amount_in_dong() -> None:
     more: dict[str, Any] = {"id": "c", "payer": "an", "dossier": "d", "agency": "H32.15", "now": NOON}
     for lines in ([], [Line("Miễn phí", 0)], [Line("a", 5), Line("b", -1)], [Line("a", 5, 0)]):
-        with pytest.raises(InvalidInput, match="AMOUNT_NOT_POSITIVE"):
+        with pytest.raises(InvalidInput, match="AMOUNT_NOT_CHARGEABLE"):
             create(lines=lines, **more)
     with pytest.raises(InvalidInput, match="CURRENCY_UNKNOWN"):
         create(lines=[Line("a", 5)], currency="USD", **more)
