@@ -16,6 +16,8 @@ from kit import errors
 from kit.errors import DomainError
 
 log = logging.getLogger(__name__)
+# How graphql-core begins when it tells of a variable that does not fit.
+_VARIABLE = re.compile(r"Variable '\$(?P<name>\w+)' has invalid value(?: at (?P<path>[.\w\[\]]+))?: ")
 _MAPS = ("quantities",)  # fields of requests whose keys come from clients
 
 
@@ -152,6 +154,9 @@ def formatted(error: GraphQLError, locale: str) -> dict[str, Any]:
         answer["extensions"] = {"code": "BAD_REQUEST"} | (error.extensions or {})
         if (reason := answer["extensions"].get("reason")) in MESSAGES:
             answer["message"] = text(reason, locale)
+            if (at := _VARIABLE.match(error.message)) is not None:
+                wrong = Violation((at["path"] or at["name"]).lstrip("."), reason, answer["message"])
+                answer["extensions"]["violations"] = [asdict(wrong)]
     elif isinstance(original, DomainError) and type(original) in _CODES:
         code = _CODES[type(original)]
         answer["message"] = text(original.reason, locale, original.metadata, kind=code)

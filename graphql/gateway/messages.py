@@ -74,7 +74,18 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "BEFORE_EFFECTIVE_FROM": ("Hết hiệu lực trước khi có hiệu lực.", "It ends before it takes effect."),
     "IN_THE_FUTURE": ("Ngày này chưa tới.", "That date has not come yet."),
     "IN_THE_PAST": ("Ngày này đã qua.", "That date has passed."),
-    "TIME_OUT_OF_RANGE": ("Thời điểm ngoài khoảng cho phép.", "The time is out of range."),
+    "TIME_OUT_OF_RANGE": (
+        "Thời điểm phải từ năm 1800 đến hết năm 2199.",
+        "The time must be from 1800 to the end of 2199.",
+    ),
+    "DATE_OUT_OF_RANGE": (
+        "Ngày phải từ năm 1800 đến hết năm 2199.",
+        "The date must be from 1800 to the end of 2199.",
+    ),
+    "CONTROL_CHARACTERS": (
+        "Có ký tự điều khiển không được phép.",
+        "It has control characters, which are not allowed.",
+    ),
     "SPAN_TOO_LONG": ("Khoảng thời gian quá dài.", "The period is too long."),
     "REQUEST_ID_REUSED": (
         "Mã yêu cầu này đã dùng cho một yêu cầu khác.",

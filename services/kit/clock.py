@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Final
 from zoneinfo import ZoneInfo
 
 Clock = Callable[[], datetime]
 """Where code that needs the time gets it: `now`, or a fake in tests."""
 
 VIETNAM = ZoneInfo("Asia/Ho_Chi_Minh")
+
+# What people may give. The oldest papers in force are of the 19th century; nothing is decided for longer than
+# this, and years before the first and after the last leave room for zones and for every sum of days.
+FIRST_DAY: Final = date(1800, 1, 1)
+LAST_DAY: Final = date(2199, 12, 31)
+EARLIEST: Final = datetime(1800, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+"""The first instant that is too late."""
 
 
 def now() -> datetime:

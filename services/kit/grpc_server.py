@@ -1,4 +1,5 @@
-"""The gRPC server of a service. Around every call, outside in: tracing, metrics, errors, the caller."""
+"""The gRPC server of a service. Around every call, outside in: tracing, metrics, errors, the caller, the
+bounds of what it asks."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry import trace
 
-from kit import status
+from kit import bounds, status
 from kit.auth import ANONYMOUS, Caller, TokenVerifier
 from kit.errors import DomainError, Unauthenticated, Unavailable
 from kit.grpc_client import FLOW
@@ -74,14 +75,15 @@ class _Around(grpc.aio.ServerInterceptor):
             handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
         )
         limited = not handler.request_streaming and not handler.response_streaming
+        bounded = _each_bounded if handler.request_streaming else _bounded
 
         async def answer(request: Any, context: Any) -> Any:
             async with self._call(method, context, limited):
-                return await behaviour(request, context)
+                return await behaviour(bounded(request), context)
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             async with self._call(method, context, limited):
-                replies = behaviour(request, context)
+                replies = behaviour(bounded(request), context)
                 if hasattr(replies, "__aiter__"):
                     async for reply in replies:
                         yield reply
@@ -141,6 +143,16 @@ class _Around(grpc.aio.ServerInterceptor):
             raise Unauthenticated("TOKEN_INVALID", "authorization must be a bearer token")
         _caller.set(await self._verifier.verify(token))
         _token.set(token)
+
+
+def _bounded(request: Any) -> Any:
+    bounds.check(request)
+    return request
+
+
+async def _each_bounded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _bounded(request)
 
 
 class _Masked(DomainError):

@@ -238,7 +238,7 @@ async def test_bad_content_is_refused_field_by_field(admin: Stub) -> None:
     bad = draft("7.000005", effective_from="mai")
     error = await failure(admin.PutProcedure(pb.PutProcedureRequest(procedure=bad)))
     assert isinstance(error, InvalidInput)
-    assert [v.reason for v in error.violations] == ["NOT_A_DATE"]
+    assert [v.reason for v in error.violations] == ["DATE_SHAPE"]
 
 
 async def test_only_admins_and_the_importer_change_anything(service: Service, anyone: Stub) -> None:

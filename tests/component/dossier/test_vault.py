@@ -263,7 +263,7 @@ async def test_what_may_not_be_uploaded_is_said_before_a_byte_is_sent(world: Any
     assert await refused(content_type="video/mp4") == "UNSUPPORTED_TYPE"
     assert await refused(content_type="image/png") == "TYPE_MISMATCH"
     assert await refused(sha256="zz") == "BAD_SHA256"
-    assert await refused(issue_date="2026-02-30") == "BAD_DATE"
+    assert await refused(issue_date="2026-02-30") == "DATE_SHAPE"
     assert await refused(purpose=vp.UPLOAD_PURPOSE_VERSION, document_id=uuid7()) == "DOCUMENT_NOT_FOUND"
 
 
