@@ -188,7 +188,7 @@ async def play(where: Addresses, tell: Callable[[Step], None]) -> Diary:
 
 
 async def register(scene: Scene) -> None:
-    """Both citizens sign up and in; a wrong number is refused."""
+    """Both citizens sign up and in, and prove at the counter who they are; a wrong number is refused."""
     an, binh = scene.an, scene.binh
     async with scene.diary.step(an, "đăng ký với số căn cước sai") as sees:
         problem = await an.refused(
@@ -215,8 +215,11 @@ async def register(scene: Scene) -> None:
                 password=PASSWORD + number[-4:],
             )
             await who.sign_in(number, PASSWORD + number[-4:])
-            viewer = (await who.ask("{ viewer { name } }"))["viewer"]
-            sees(f"xin chào {viewer['name']}")
+            viewer = (await who.ask("{ viewer { name verified } }"))["viewer"]
+            sees(f"xin chào {viewer['name']}" + ("" if viewer["verified"] else ", chưa xác thực"))
+        async with scene.diary.step(who, "xuất trình căn cước tại quầy, nhập mã của quầy") as sees:
+            proven = await who.prove(scene.reception, name=who.name, number=number)
+            sees("đã xác thực" if proven["verified"] else "chưa xác thực")
 
 
 async def keep_a_document(scene: Scene) -> None:

@@ -108,6 +108,7 @@ async def file_and_follow(town: Town) -> Filed:
             **about,
         )
         await citizen.sign_in(number, PASSWORD + "!")
+        await citizen.prove(desk, name="Nguyễn Thị An", number=number)
         content = pdf(f"Giay khai sinh {number}")
         document = await citizen.upload(
             content,

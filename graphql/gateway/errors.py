@@ -45,7 +45,7 @@ class ValidationProblem(Problem):
 
 @dataclass(frozen=True)
 class Conflict(Problem):
-    pass
+    accounts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def problem(error: DomainError, locale: str) -> Problem | None:
     if kind is RateLimited:
         seconds = error.metadata.get("retry_after", "")
         return RateLimited(error.reason, message, int(float(seconds)) if seconds else None)
+    if kind is Conflict:
+        return Conflict(error.reason, message, tuple(error.metadata.get("accounts", "").split()))
     return kind(error.reason, message)
 
 

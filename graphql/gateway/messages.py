@@ -136,6 +136,42 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Tài khoản được mở tại quầy; cần mã kích hoạt.",
         "The account was opened at the counter and waits for its code.",
     ),
+    "ACCOUNT_UNPROVEN": (
+        "Có tài khoản tự đăng ký với số này mà chưa ai xác thực; hãy xác thực tài khoản đó hoặc lấy lại số.",
+        "Somebody registered with this number and nobody proved it: prove that account, or take the number "
+        "over.",
+    ),
+    "IDENTITY_DISPUTED": (
+        "Số này đang thuộc một tài khoản mang tên khác; cần làm rõ ai là chủ của số.",
+        "An account with another name has this number; it has to be settled whose it is.",
+    ),
+    "NUMBER_PROVEN": (
+        "Số này đã được xác thực cho một tài khoản khác; hãy đến quầy để được giải quyết.",
+        "Another account is proven to have this number; a counter can settle it.",
+    ),
+    "NUMBER_LOST": (
+        "Số của tài khoản này đã được xác thực cho người khác.",
+        "The number of this account was proven to be somebody else's.",
+    ),
+    "NUMBER_DIFFERS": ("Số trên giấy tờ khác số của tài khoản.", "The papers have another number."),
+    "NOT_PROVABLE": ("Chỉ xác thực tài khoản đang dùng.", "Only accounts in use are proven in this way."),
+    "NO_PROOF_AWAITED": (
+        "Chưa có quầy nào cấp mã cho tài khoản này.",
+        "No counter gave out a code for this account.",
+    ),
+    "PAPER_UNKNOWN": ("Loại giấy tờ không có trong danh sách.", "There is no such kind of paper."),
+    "PAPER_NUMBER": (
+        "Số giấy tờ có 2–40 chữ, số, dấu cách, chấm, gạch.",
+        "2 to 40 letters, digits, spaces, dots, dashes or slashes.",
+    ),
+    "NOT_VERIFIED": (
+        "Tài khoản chưa được xác thực; hãy xác thực tại quầy hoặc qua tài khoản định danh.",
+        "The account is not verified; prove who you are at a counter or with your electronic identity.",
+    ),
+    "APPLICANT_NOT_VERIFIED": (
+        "Tài khoản của người nộp chưa xác thực; hãy xác thực trước.",
+        "The applicant's account is not verified; prove it first.",
+    ),
     "NOT_CLAIMABLE": ("Không có tài khoản nào chờ mã này.", "No account waits for a code here."),
     "NOT_YOUR_ACCOUNT": ("Chỉ chủ tài khoản được xem.", "Only the owner may see this."),
     "CITIZEN_NUMBER_TAKEN": ("Số định danh này đã có tài khoản.", "This citizen number has an account."),

@@ -38,6 +38,11 @@ def subscriptions(ports: Ports) -> list[Subscription]:
         Subscription(
             "dossier-vault",
             "dossier",
-            {ev.DossierSubmitted: settled, ev.DossierSupplemented: settled, ev.ResultSigned: settled},
+            {
+                ev.DossierSubmitted: settled,
+                ev.DossierSupplemented: settled,
+                ev.ResultSigned: settled,
+                ev.ResultHandedOver: settled,
+            },
         ),
     ]

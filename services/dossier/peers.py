@@ -134,7 +134,9 @@ class GrpcIdentity:
                 for role in found.roles
                 if role.valid_from <= today and (not role.valid_to or today <= role.valid_to)
             ]
-            return Account(found.id, found.kind == idp.ACCOUNT_KIND_OFFICIAL, tuple(held))
+            return Account(
+                found.id, found.kind == idp.ACCOUNT_KIND_OFFICIAL, tuple(held), verified=found.verified
+            )
         return None
 
     async def _agency(self, code: str) -> idp.Agency | None:

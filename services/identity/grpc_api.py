@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from identity.handlers import accounts, agencies, delegations, sessions
+from identity.handlers import accounts, agencies, delegations, proving, sessions
 from identity.handlers.ports import Ports
 from identity.handlers.sessions import SignedIn
 from identity.messages import (
@@ -17,6 +17,7 @@ from identity.messages import (
     instant,
     kind_of,
     level_of,
+    papers_of,
     scope_of,
     status_of,
     timestamp,
@@ -96,7 +97,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
         return pb.IssueServiceTokenResponse(access_token=token, expire_time=timestamp(expires))
 
     async def OpenAccount(self, request: pb.OpenAccountRequest, context: Any) -> pb.OpenAccountResponse:
-        account, code = await accounts.open_account(
+        account, code = await proving.open_account(
             self._ports,
             current_caller(),
             kind=kind_of(request.kind),
@@ -107,8 +108,30 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             email=request.email,
             locale=request.locale,
             agency=request.agency,
+            papers=papers_of(request.papers),
+            take_over=request.take_over,
         )
         return pb.OpenAccountResponse(account=account_message(account), activation_code=code)
+
+    async def ProveAccount(self, request: pb.ProveAccountRequest, context: Any) -> pb.ProveAccountResponse:
+        account, code = await proving.prove_account(
+            self._ports,
+            current_caller(),
+            account_id=request.account_id,
+            name=request.name,
+            number=request.number,
+            papers=papers_of(request.papers),
+            agency=request.agency,
+        )
+        return pb.ProveAccountResponse(account=account_message(account), activation_code=code)
+
+    async def ConfirmIdentity(
+        self, request: pb.ConfirmIdentityRequest, context: Any
+    ) -> pb.ConfirmIdentityResponse:
+        account = await proving.confirm_identity(
+            self._ports, current_caller(), code=request.activation_code, request=_repeatable(request)
+        )
+        return pb.ConfirmIdentityResponse(account=account_message(account))
 
     async def CreateOfficial(
         self, request: pb.CreateOfficialRequest, context: Any

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from identity.domain import proof
 from identity.domain.accounts import Account, Kind, RoleGrant, Status
 from identity.domain.agencies import Agency, Level
 from identity.domain.delegations import Delegation, Scope
@@ -36,6 +37,23 @@ _SCOPES = {
     Scope.VAULT: pb.DELEGATION_SCOPE_VAULT,
     Scope.PAY: pb.DELEGATION_SCOPE_PAY,
 }
+_PROOFS = {
+    proof.COUNTER: pb.PROOF_KIND_COUNTER,
+    proof.CODE: pb.PROOF_KIND_CODE,
+    proof.PROVIDER: pb.PROOF_KIND_PROVIDER,
+    proof.DEMO: pb.PROOF_KIND_DEMO,
+}
+_PAPERS = {
+    pb.PAPER_KIND_CITIZEN_CARD: "citizen_card",
+    pb.PAPER_KIND_ELECTRONIC_IDENTITY: "electronic_identity",
+    pb.PAPER_KIND_PASSPORT: "passport",
+    pb.PAPER_KIND_BIRTH_CERTIFICATE: "birth_certificate",
+    pb.PAPER_KIND_BUSINESS_REGISTRATION: "business_registration",
+    pb.PAPER_KIND_ESTABLISHMENT_DECISION: "establishment_decision",
+    pb.PAPER_KIND_AUTHORISATION: "authorisation",
+    pb.PAPER_KIND_OTHER: "other",
+}
+_PAPER_OUT = {name: value for value, name in _PAPERS.items()}
 _KIND_OF = {value: kind for kind, value in _KINDS.items()}
 _STATUS_OF = {value: status for status, value in _STATUSES.items()}
 _LEVEL_OF = {value: level for level, value in _LEVELS.items()}
@@ -59,7 +77,34 @@ def account_message(account: Account) -> pb.Account:
         representative_id=account.representative,
         create_time=timestamp(account.created),
         etag=etag(account),
+        verified=account.verified,
+        proof=_proof_message(account.proof),
+        detach_time=timestamp(account.detached) if account.detached else None,
     )
+
+
+def _proof_message(proven: proof.Proof | None) -> pb.Proof | None:
+    """What is recorded of a proof but the numbers of the papers; None where others may not see it."""
+    if proven is None or not proven.kind:
+        return None
+    return pb.Proof(
+        kind=proof_kind_message(proven.kind),
+        create_time=timestamp(proven.at),
+        official_id=proven.by if proven.agency else "",
+        issuer="" if proven.agency else proven.by,
+        agency=proven.agency,
+        papers=[_PAPER_OUT.get(paper.kind, pb.PAPER_KIND_UNSPECIFIED) for paper in proven.papers],
+    )
+
+
+def proof_kind_message(kind: str) -> pb.ProofKind.ValueType:
+    """The kind of a proof; unspecified for one that a newer release knows."""
+    return _PROOFS.get(kind, pb.PROOF_KIND_UNSPECIFIED)
+
+
+def papers_of(papers: Iterable[pb.Paper]) -> list[tuple[str, str]]:
+    """Papers as (kind, number); the kind is empty when it is unspecified or unknown."""
+    return [(_PAPERS.get(paper.kind, ""), paper.number) for paper in papers]
 
 
 def kind_message(kind: Kind) -> pb.AccountKind.ValueType:

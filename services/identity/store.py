@@ -17,7 +17,14 @@ from identity.domain.agencies import Agency
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import Identifier
 from identity.domain.sessions import Session
-from identity.messages import agency_message, delegation_message, kind_message, role_messages, timestamp
+from identity.messages import (
+    agency_message,
+    delegation_message,
+    kind_message,
+    proof_kind_message,
+    role_messages,
+    timestamp,
+)
 from kit.clock import Clock, from_text, to_text
 from kit.errors import AlreadyExists, RateLimited
 from kit.ids import derived
@@ -31,8 +38,17 @@ _ABANDONED: Final = timedelta(minutes=2)  # far longer than a registration may t
 
 
 def account_store(database: Database) -> Store[Account]:
-    """Accounts. They are found by identifier through `Names`, so they need no index of their own."""
-    return Store(database, "accounts", Account, announce=_account_event, context=CONTEXT)
+    """Accounts. They are found by identifier through `Names`; those that nobody proved also by the number
+    that they claim, which several may."""
+    return Store(
+        database,
+        "accounts",
+        Account,
+        announce=_account_event,
+        scalars=lambda account: {"claim": claim.key if (claim := account.unproven_number) else ""},
+        indexes=[Index("claim", "created")],
+        context=CONTEXT,
+    )
 
 
 def agency_store(database: Database) -> Store[Agency]:
@@ -245,6 +261,15 @@ def _account_event(account: Account, event: object) -> Message | None:
                 phone=account.phone,
                 locale=account.locale,
             )
+        case accounts.AccountProven():
+            return announced.AccountProven(
+                account_id=account.id,
+                name=account.name,
+                kind=proof_kind_message(account.proof.kind if account.proof else ""),
+                agency=account.proof.agency if account.proof else "",
+            )
+        case accounts.AccountDetached(agency=agency):
+            return announced.AccountDetached(account_id=account.id, agency=agency)
         case accounts.RolesChanged():
             return announced.RolesChanged(account_id=account.id, roles=role_messages(account.roles))
     raise TypeError(type(event).__name__)

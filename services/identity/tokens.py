@@ -65,6 +65,7 @@ class Tokens:
             "kind": caller.kind,
             "roles": [[role.agency, role.name] for role in caller.roles],
             "sid": caller.session,
+            "ver": caller.verified,
             "iat": int(now.timestamp()),
             "exp": int(expires.timestamp()),
             "iss": ISSUER,

@@ -37,12 +37,16 @@ class Role:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls: `kind` is citizen, official, service or anonymous; `session` is the sign-in it came from."""
+    """Who calls: `kind` is citizen, official, service or anonymous; `session` is the sign-in it came from.
+
+    `verified`: somebody proved that a citizen is who the account says; false where a token does not say so.
+    """
 
     subject: str = ""
     kind: str = "anonymous"
     roles: tuple[Role, ...] = ()
     session: str = ""
+    verified: bool = False
 
     def has(self, role: str, agency: str | None = None) -> bool:
         """Whether the caller holds the role, in that agency or, when none is given, in any."""
@@ -159,6 +163,7 @@ class TokenVerifier:
                 kind=str(claims["kind"]),
                 roles=tuple(Role(str(agency), str(name)) for agency, name in claims.get("roles", ())),
                 session=str(claims.get("sid", "")),
+                verified=claims.get("ver") is True,
             )
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired") from None

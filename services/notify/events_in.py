@@ -358,6 +358,18 @@ async def _opened(ports: Ports, event: Event) -> None:
         await handlers.tell(ports, event.id, news)
 
 
+async def _proven(ports: Ports, event: Event) -> None:
+    message: identity.AccountProven = event.message
+    params = {"agency": Name(agency=message.agency)}
+    await handlers.tell(ports, event.id, News("account_proven", About(), params, to=(message.account_id,)))
+
+
+async def _detached(ports: Ports, event: Event) -> None:
+    message: identity.AccountDetached = event.message
+    params = {"agency": Name(agency=message.agency)}
+    await handlers.tell(ports, event.id, News("account_detached", About(), params, to=(message.account_id,)))
+
+
 async def _profile(ports: Ports, event: Event) -> None:
     message = event.message
     await handlers.reach(
@@ -412,6 +424,8 @@ IDENTITY: Final[Mapping[type[Message], Reaction]] = {
     identity.AccountOpened: _opened,
     identity.AccountClaimed: _profile,
     identity.ProfileChanged: _profile,
+    identity.AccountProven: _proven,
+    identity.AccountDetached: _detached,
     identity.RolesChanged: _roles,
     identity.AgencyChanged: _agency,
     identity.DelegationGranted: _delegation_granted,

@@ -54,6 +54,8 @@ IdentityService.SignOut            | anyone                     | everyone      
 IdentityService.GetJwks            | anyone                     | everyone                     |
 IdentityService.IssueServiceToken  | anyone                     | everyone                     |
 IdentityService.OpenAccount        | official:reception         | reception                    | NOT_YOUR_AGENCY
+IdentityService.ProveAccount       | official:reception         | reception                    | NOT_YOUR_AGENCY
+IdentityService.ConfirmIdentity    | citizen                    | citizens                     |
 IdentityService.CreateOfficial     | official:admin             | admin                        | NOT_YOUR_AGENCY
 IdentityService.SetRoles           | official:admin             | admin                        | NOT_YOUR_AGENCY
 IdentityService.UpdateProfile      | citizen official           | citizens officials           |
@@ -172,6 +174,7 @@ OTHER_NAMES = {  # of handlers that are not named like their RPC
     "MarkNoticesRead": "mark_read",
 }
 SHORT_OF_OK = {
+    "IdentityService.ConfirmIdentity": "FAILED_PRECONDITION",  # everybody's code is another one
     "IdentityService.ChangePassword": "INVALID_ARGUMENT",  # everybody's is another one: here all are wrong
     "PaymentService.Reconcile": "UNAVAILABLE",  # asks gateways, and none runs here
 }
@@ -257,8 +260,23 @@ async def sign_up(_: World) -> Message:
     return idp.SignUpRequest(**_citizen(password="một mật khẩu dài"))
 
 
+_PAPER = idp.Paper(kind=idp.PAPER_KIND_CITIZEN_CARD, number="CC 056095")
+
+
 async def open_account(_: World) -> Message:
-    return idp.OpenAccountRequest(**_citizen(agency="H32.15"))
+    return idp.OpenAccountRequest(**_citizen(agency="H32.15"), papers=[_PAPER])
+
+
+async def prove_account(world: World) -> Message:
+    signed_up = idp.SignUpRequest(**_citizen(password="một mật khẩu dài"))
+    account = (await world.do("IdentityService.SignUp", signed_up, "nobody")).account
+    return idp.ProveAccountRequest(
+        account_id=account.id,
+        name=account.name,
+        number=account.citizen_number,
+        papers=[_PAPER],
+        agency="H32.15",
+    )
 
 
 async def create_official(_: World) -> Message:
@@ -505,6 +523,8 @@ SAMPLES: dict[str, Make] = {
         idp.IssueServiceTokenRequest(service="dossier", secret="secret of dossier")
     ),
     "IdentityService.OpenAccount": open_account,
+    "IdentityService.ProveAccount": prove_account,
+    "IdentityService.ConfirmIdentity": always(idp.ConfirmIdentityRequest(activation_code="23456-789AB")),
     "IdentityService.CreateOfficial": create_official,
     "IdentityService.SetRoles": set_roles,
     "IdentityService.UpdateProfile": always(idp.UpdateProfileRequest(locale="vi")),

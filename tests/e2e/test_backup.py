@@ -75,6 +75,8 @@ class Unfinished:
                 made = await citizen.do("signUp", "Account", "id", kind="PERSON", **about, **secret)
                 self.account = made["id"]
             await citizen.sign_in(self.number, PASSWORD + "!")
+            if not self.dossier:
+                await citizen.prove(town.officials[OFFICIALS[0]], name="Nguyễn Thị An", number=self.number)
             yield citizen
 
     async def begin(self, town: Town) -> None:

@@ -44,6 +44,7 @@ def token(
         "kind": kind,
         "roles": [],
         "sid": "s1",
+        "ver": True,
         "iat": int(now),
         "exp": now + seconds,
         "iss": "motcua",

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from gateway import errors
 from gateway.binding import fill, interface, view
 from gateway.execution import never_waits
-from gateway.ids import split_global
+from gateway.ids import split_global, to_global
 from gateway.relay import Edge as PageEdge
 from gateway.relay import Page
 from gateway.scalars import Long
@@ -150,6 +150,11 @@ class ValidationProblem(Problem):
 @view(errors.Conflict)
 class Conflict(Problem):
     """Somebody else was first: a stale etag, a name that is taken, a request id used for something else."""
+
+    accounts: list[strawberry.ID] = plain(
+        lambda source: [to_global("Account", id) for id in source.accounts],
+        description="Accounts that are in the way, where the caller is to decide about them.",
+    )
 
 
 @view(errors.Forbidden)

@@ -71,6 +71,32 @@ class AccountStatus(IntEnum):
     LOCKED = 3
 
 
+@enum(pb.ProofKind, "PROOF_KIND_")
+class ProofKind(IntEnum):
+    """How an account was proven. COUNTER: opened by an official who saw the papers. CODE: papers seen at a
+    counter, and its code entered by the owner. PROVIDER: stated by an identity provider."""
+
+    COUNTER = 1
+    CODE = 2
+    PROVIDER = 3
+    DEMO = 4
+
+
+@enum(pb.PaperKind, "PAPER_KIND_")
+class PaperKind(IntEnum):
+    """Kinds of papers that an official sees. ELECTRONIC_IDENTITY is shown by the citizen's phone;
+    AUTHORISATION is the letter by which an organisation sends somebody."""
+
+    CITIZEN_CARD = 1
+    ELECTRONIC_IDENTITY = 2
+    PASSPORT = 3
+    BIRTH_CERTIFICATE = 4
+    BUSINESS_REGISTRATION = 5
+    ESTABLISHMENT_DECISION = 6
+    AUTHORISATION = 7
+    OTHER = 8
+
+
 @enum(pb.AgencyLevel, "AGENCY_LEVEL_")
 class AgencyLevel(IntEnum):
     """Levels of the administration."""
@@ -121,6 +147,14 @@ class Account(Node, AccountVault, AccountDossiers, AccountPayments, AccountNotic
     representative: Account | None = one("accounts", "representative_id")
     create_time: DateTime | None
     etag: str | None
+    verified: bool = strawberry.field(
+        description="Whether somebody proved that the account belongs to whom it names, as for officials. "
+        "Others may claim the number of one that is not verified."
+    )
+    proof: Proof | None = strawberry.field(description="How; null for those who may not know.")
+    detach_time: DateTime | None = strawberry.field(
+        description="When its number was proven to be somebody else's and taken from it."
+    )
 
     @resolver(Connection[Delegation], description="Given and received, newest first. The owner's only.")
     async def delegations(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
@@ -133,6 +167,18 @@ class Account(Node, AccountVault, AccountDossiers, AccountPayments, AccountNotic
             return reply.delegations, reply.next_page_token, None
 
         return await connect(first, after, fetch)
+
+
+@view(pb.Proof)
+class Proof:
+    """How an account was proven to belong to whom it names."""
+
+    kind: ProofKind | None
+    create_time: DateTime | None
+    official: Account | None = one("accounts", "official_id", description="Who saw the papers.")
+    agency: Agency | None = one("agencies", "agency", description="Whose counter it was.")
+    papers: list[PaperKind]
+    issuer: str | None = strawberry.field(description="The identity provider.")
 
 
 @view(pb.Role)
@@ -186,6 +232,24 @@ class OpenedAccount:
     activation_code: str | None
 
 
+@view(pb.ProveAccountResponse)
+class AwaitedProof:
+    """Papers recorded for an account, with the code by which its owner confirms that it is theirs."""
+
+    account: Account
+    activation_code: str | None = strawberry.field(
+        description="Null when the account is proven in this name already."
+    )
+
+
+@strawberry.input
+class PaperInput:
+    kind: PaperKind
+    number: str = strawberry.field(
+        description="As printed on it: 2 to 40 letters, digits, spaces, dots, dashes or slashes."
+    )
+
+
 @strawberry.input
 class SignUpInput:
     request_id: str | None = None
@@ -236,6 +300,30 @@ class OpenAccountInput:
     email: str | None = None
     locale: str | None = None
     agency: str = strawberry.field(description="The agency whose counter opens it.")
+    papers: list[PaperInput] = strawberry.field(description="What the official saw; at least one.")
+    take_over: bool = strawberry.field(
+        default=False,
+        description="Takes the number from the accounts that have it so far and opens a new one. Where such "
+        "an account is proven, the official must also be an admin of the agency.",
+    )
+
+
+@strawberry.input
+class ProveAccountInput:
+    request_id: str | None = None
+    account_id: strawberry.ID
+    name: str = strawberry.field(description="As on the papers; replaces what the owner had typed.")
+    number: str = strawberry.field(
+        description="As on the papers: a person's citizen number, an organisation's tax code."
+    )
+    papers: list[PaperInput] = strawberry.field(description="What the official saw; at least one.")
+    agency: str = strawberry.field(description="The agency of the counter.")
+
+
+@strawberry.input
+class ConfirmIdentityInput:
+    request_id: str | None = None
+    activation_code: str = strawberry.field(description="From the counter.")
 
 
 @strawberry.input
@@ -404,7 +492,23 @@ class IdentityMutation:
         pb.OpenAccountRequest,
         OpenAccountInput,
         OpenedAccount,
-        "Opens an account for somebody who files for the first time.",
+        "Opens an account for somebody whose papers the official saw. Another account with the number is a "
+        "Conflict: prove that one, or take the number over.",
+    )
+    prove_account = rpc(
+        "identity",
+        pb.ProveAccountRequest,
+        ProveAccountInput,
+        AwaitedProof,
+        "Records papers seen for an account in use. The proof holds once its owner enters the code.",
+    )
+    confirm_identity = rpc(
+        "identity",
+        pb.ConfirmIdentityRequest,
+        ConfirmIdentityInput,
+        Account,
+        "Enters the code from the counter. Refresh the session then: its tokens tell who is verified.",
+        answer="account",
     )
     update_profile = rpc(
         "identity",

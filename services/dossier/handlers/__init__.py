@@ -74,6 +74,7 @@ class Account:
     id: str
     official: bool
     roles: tuple[tuple[str, str], ...] = ()  # (agency, role)
+    verified: bool = False  # whether somebody proved who it is
 
 
 class Catalog(Protocol):

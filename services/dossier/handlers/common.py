@@ -22,6 +22,7 @@ from dossier.handlers import Ports
 from dossier.handlers.sight import View, actor
 from kit.auth import Caller
 from kit.errors import (
+    FailedPrecondition,
     FieldViolation,
     InvalidInput,
 )
@@ -62,7 +63,8 @@ async def settle(ports: Ports, dossier: Dossier) -> None:
     """What a stored dossier implies for the vault: a record of each use, and the result with its new owner.
 
     Runs after the act itself and again from the dossier's own event, so that a crash between loses nothing;
-    everything here happens once.
+    everything here happens once. An applicant whom nobody proved gets no result: it stays with the agency
+    until it is handed over.
     """
     if dossier.state is State.DRAFT:
         return
@@ -71,6 +73,8 @@ async def settle(ports: Ports, dossier: Dossier) -> None:
     for attachment in dossier.attachments:
         if attachment.document in owners:
             await _note_use(ports, dossier, attachment, owners[attachment.document], at)
+    if not dossier.results or not await applicant_verified(ports, dossier):
+        return
     for document in dossier.results:
         await ports.documents.change(
             document,
@@ -79,6 +83,17 @@ async def settle(ports: Ports, dossier: Dossier) -> None:
             ),
             handled=derived("deposit", dossier.id),
         )
+
+
+async def applicant_verified(ports: Ports, dossier: Dossier) -> bool:
+    """Whether it is proven now who the applicant is."""
+    account = await ports.identity.account(dossier.applicant)
+    return account is not None and account.verified
+
+
+def not_verified() -> FailedPrecondition:
+    """The applicant has to prove who they are first."""
+    return FailedPrecondition("APPLICANT_NOT_VERIFIED", "nobody proved who the applicant is")
 
 
 async def _note_use(ports: Ports, dossier: Dossier, attachment: Attachment, owner: str, at: datetime) -> None:

@@ -22,7 +22,7 @@ from dossier.domain.records import (
 )
 from dossier.domain.states import Action
 from dossier.handlers import Ports, words
-from dossier.handlers.common import act, due_of, settle, step_due_of, wrong
+from dossier.handlers.common import act, due_of, not_verified, settle, step_due_of, wrong
 from dossier.handlers.sight import View, actor, open_dossier, speaks_for
 from kit.auth import CITIZEN, Caller, allow, official
 from kit.errors import (
@@ -227,6 +227,8 @@ async def _may_file_for(ports: Ports, caller: Caller, applicant: str, desks: Seq
         account = await ports.identity.account(applicant) if applicant else None
         if account is None or account.official:
             raise wrong("applicant_id", "UNKNOWN_APPLICANT", "say for whom: a person or an organisation")
+        if not account.verified:  # else whoever registered in somebody's name reads what the desk files
+            raise not_verified()
     elif not await speaks_for(ports, caller, applicant, "FILE"):
         raise Forbidden("NOT_DELEGATED", "you do not act for this account")
 

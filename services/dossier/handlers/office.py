@@ -18,7 +18,15 @@ from dossier.domain.records import (
 )
 from dossier.domain.states import Action
 from dossier.handlers import Ports, words
-from dossier.handlers.common import act, due_of, settle, step_due_of, wrong
+from dossier.handlers.common import (
+    act,
+    applicant_verified,
+    due_of,
+    not_verified,
+    settle,
+    step_due_of,
+    wrong,
+)
 from dossier.handlers.sight import View, open_dossier
 from kit.auth import Caller, allow, official
 from kit.errors import (
@@ -279,10 +287,13 @@ async def hand_over_result(
     request: Any = None,
     etag: str = "",
 ) -> View:
-    """The applicant has the result; the dossier is closed."""
+    """The applicant, who must have been proven, has the result; the dossier is closed."""
     seen = await open_dossier(ports, caller, id)
     note = words("note", note)
-    return await act(
+    handed = Action.HAND_OVER_RESULT in seen.dossier.allowed(seen.actor, ports.clock())
+    if handed and not await applicant_verified(ports, seen.dossier):
+        raise not_verified()
+    done = await act(
         ports,
         caller,
         seen,
@@ -290,6 +301,8 @@ async def hand_over_result(
         request=request,
         etag=etag,
     )
+    await settle(ports, done.dossier)
+    return done
 
 
 def _checked_line(line: FeeLine) -> FeeLine:

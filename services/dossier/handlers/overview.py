@@ -19,7 +19,7 @@ from dossier.domain.records import (
 )
 from dossier.domain.states import PAUSED, WORK, State
 from dossier.handlers import Ports, agencies_of
-from dossier.handlers.sight import View, actor, look, open_dossier, speaks_for
+from dossier.handlers.sight import View, actor, hidden, look, open_dossier, speaks_for
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, service
 from kit.clock import to_text
 from kit.errors import FieldViolation, Forbidden, InvalidInput, NotFound
@@ -107,7 +107,8 @@ async def list_dossiers(
     if states:
         wanted["status"] = {"$in": sorted({state.value for state in states})}
     page = await ports.dossiers.page(wanted, size=min(size or 20, 100), token=token)
-    return [View(d, actor(caller, d, speaks=files)) for d in page.items], page.next_token
+    seen = [d for d in page.items if not hidden(caller, d)]
+    return [View(d, actor(caller, d, speaks=files)) for d in seen], page.next_token
 
 
 @allow(OFFICIAL)

@@ -25,15 +25,28 @@ class View:
 
 
 async def speaks_for(ports: Ports, caller: Caller, applicant: str, *scopes: str) -> bool:
-    """Whether the caller is the applicant or holds a delegation with one of the scopes."""
+    """Whether the caller is the applicant or holds a delegation with one of the scopes, for which it must be
+    proven who the caller is."""
     if caller.kind != "citizen":
         return False
     if caller.subject == applicant:
         return True
+    if not caller.verified:
+        return False
     for scope in scopes:
         if await ports.identity.may_act(applicant, caller.subject, scope):
             return True
     return False
+
+
+def hidden(caller: Caller, made: Dossier | Document) -> bool:
+    """Whether it came into being for whom a citizen claims to be, while nobody has proven that.
+
+    So are dossiers that a desk filed, documents that it scanned, and results.
+    """
+    if caller.kind != "citizen" or caller.verified:
+        return False
+    return made.assisted if isinstance(made, Dossier) else bool(made.desk or made.dossier)
 
 
 def actor(caller: Caller, dossier: Dossier, *, speaks: bool) -> Actor:
@@ -77,7 +90,7 @@ async def look(ports: Ports, caller: Caller, dossiers: Iterable[Dossier]) -> lis
     return [
         View(d, actor(caller, d, speaks=d.applicant in files))
         for d in dossiers
-        if d.applicant in files or d.applicant in reads
+        if (d.applicant in files or d.applicant in reads) and not hidden(caller, d)
     ]
 
 
@@ -100,7 +113,7 @@ async def visible_documents(
     if caller.kind == "citizen":
         owners = {document.owner for document in documents}
         mine = {owner for owner in owners if await speaks_for(ports, caller, owner, "VAULT")}
-        return [d for d in documents if d.owner in mine], {}
+        return [d for d in documents if d.owner in mine and not hidden(caller, d)], {}
     through = await _dossiers_of(ports, caller, documents)
     desks = {role.agency for role in caller.roles if role.name == "reception"}
     return [d for d in documents if d.id in through or (d.desk and d.desk in desks)], through

@@ -18,7 +18,7 @@ from dossier.domain.document import (
 )
 from dossier.domain.states import Party
 from dossier.handlers import Ports, words
-from dossier.handlers.sight import open_dossier, speaks_for, visible_documents
+from dossier.handlers.sight import hidden, open_dossier, speaks_for, visible_documents
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
 from kit.errors import (
     FailedPrecondition,
@@ -68,7 +68,7 @@ async def list_documents(
         raise Forbidden("NOT_DELEGATED", "you may not use this vault")
     wanted = {"owner": owner, **({"type": type} if type else {})}
     page = await ports.documents.page(wanted, size=min(size or 20, 100), token=token)
-    return list(page.items), page.next_token
+    return [d for d in page.items if not hidden(caller, d)], page.next_token
 
 
 @allow(CITIZEN)

@@ -21,6 +21,7 @@ from identity.domain.identifiers import (
     username_of,
 )
 from identity.domain.passwords import check_password
+from identity.domain.proof import COUNTER, Paper, Proof
 from kit.clock import VIETNAM
 from kit.errors import Conflict, FailedPrecondition, Forbidden
 from kit.text import nfc
@@ -28,6 +29,7 @@ from kit.text import nfc
 ROLE_NAMES: Final = ("reception", "examiner", "leader", "clerk", "cashier", "admin")
 ACTIVATION_LASTS: Final = timedelta(days=30)
 ACTIVATION_TRIES: Final = 5
+NUMBERS: Final = ("citizen_number", "tax_code")  # what only one proven account has
 
 
 class Kind(StrEnum):
@@ -72,6 +74,15 @@ class Activation:
 
 
 @dataclass(frozen=True)
+class AwaitedProof:
+    """Papers that an official saw for an account whose owner has yet to enter the code given out for it."""
+
+    name: str
+    proof: Proof
+    code: Activation
+
+
+@dataclass(frozen=True)
 class Registration:
     """What is known of a person or an organisation who gets an account, every field in its stored form."""
 
@@ -101,7 +112,19 @@ class AccountClaimed:
 
 @dataclass(frozen=True)
 class ProfileChanged:
-    """Contact data or language changed."""
+    """Contact data, language or name changed."""
+
+
+@dataclass(frozen=True)
+class AccountProven:
+    """The account is proven to belong to whom it names."""
+
+
+@dataclass(frozen=True)
+class AccountDetached:
+    """The number of the account was proven to be somebody else's, at this agency's counter if at any."""
+
+    agency: str
 
 
 @dataclass(frozen=True)
@@ -116,10 +139,15 @@ class Account:
     The citizen number is stored in full: dossiers and the calls to the population database need it.
     The passwords and activation codes are argon2id hashes. `mark` names the request that made the account,
     so that its repeat is told from somebody else's attempt to register the same person; `claimed_by` names
-    the request that claimed it, `password_mark` the one that changed the password.
+    the request that claimed it, `password_mark` the one that changed the password, `proven_by` the one that
+    proved it.
 
-    A new password and a lock raise `epoch`: sessions of an earlier one are over from that write on, but for
-    `kept_session`, from which the password was changed.
+    Who nobody proved has a number by their own word only: others may claim the same, and the account may do
+    nothing in the name of that number. When the number is proven to be somebody else's, it is taken from the
+    account, at `detached`; all else stays with it.
+
+    A new password, a lock and the loss of the number raise `epoch`: sessions of an earlier one are over from
+    that write on, but for `kept_session`, from which the password was changed.
     """
 
     id: str
@@ -144,6 +172,10 @@ class Account:
     password_mark: str = ""
     epoch: int = 0
     kept_session: str = ""
+    proof: Proof | None = None
+    proven_by: str = ""
+    awaited: AwaitedProof | None = None
+    detached: datetime | None = None
     revision: int = 0
     events: list[Any] = field(default_factory=list)
 
@@ -157,8 +189,10 @@ class Account:
         representative: str,
         mark: str,
         now: datetime,
+        proof: Proof | None = None,
     ) -> Account:
-        """A new account of somebody who registered themselves."""
+        """A new account of somebody who registered themselves, unproven unless an identity provider or the
+        demo's seed speaks for it."""
         return cls._of(
             account_id,
             who,
@@ -167,6 +201,7 @@ class Account:
             password_hash=password_hash,
             representative=representative,
             mark=mark,
+            proof=proof,
         )
 
     @classmethod
@@ -180,8 +215,10 @@ class Account:
         agency: str,
         mark: str,
         now: datetime,
+        papers: tuple[Paper, ...] = (),
     ) -> Account:
-        """A new account for somebody at the counter, who claims it later with the activation code."""
+        """A new account for somebody at the counter, proven by the papers that the official saw; its owner
+        claims it later with the activation code."""
         activation = Activation(code_hash, now + ACTIVATION_LASTS)
         return cls._of(
             account_id,
@@ -192,6 +229,7 @@ class Account:
             opened_by=official,
             opened_at=agency,
             mark=mark,
+            proof=Proof(COUNTER, now, official, agency, papers),
         )
 
     @classmethod
@@ -259,6 +297,24 @@ class Account:
         """Whether this is an official, not a person or an organisation."""
         return self.kind is Kind.OFFICIAL
 
+    @property
+    def verified(self) -> bool:
+        """Whether somebody proved that the account belongs to whom it names.
+
+        Officials are made by admins. What a counter opened before papers were recorded counts as proven.
+        """
+        return self.official or (self.detached is None and (self.proof is not None or bool(self.opened_at)))
+
+    @property
+    def unproven_number(self) -> Identifier | None:
+        """The number that the account has by its own word only; None when it is proven or has none."""
+        return None if self.verified else self.number
+
+    @property
+    def number(self) -> Identifier | None:
+        """The citizen number of a person, the tax code of an organisation; None when there is none."""
+        return next((it for it in self.identifiers if it.type in NUMBERS), None)
+
     def for_others(self) -> Account:
         """What a citizen may see of somebody else: the name, an official's roles, no way to reach them."""
         return Account(
@@ -269,6 +325,7 @@ class Account:
             created=self.created,
             citizen_number=masked(self.citizen_number),
             roles=self.roles,
+            proof=Proof("", self.created) if self.verified else None,
             revision=self.revision,
         )
 
@@ -317,6 +374,59 @@ class Account:
         if self.status is not Status.UNCLAIMED:
             raise FailedPrecondition("NOT_CLAIMABLE", "the account has been claimed")
         self.activation = Activation(code_hash, now + ACTIVATION_LASTS)
+
+    def await_proof(self, *, name: str, proof: Proof, code_hash: str) -> None:
+        """An official saw papers in this name; the proof holds once the owner enters the code.
+
+        The code, and not the official's word, tells that the account is that of the person at the counter
+        and not of somebody who signed up in their name.
+        """
+        if self.official or self.status is not Status.ACTIVE:
+            raise FailedPrecondition("NOT_PROVABLE", "only accounts in use are proven in this way")
+        self.awaited = AwaitedProof(name, proof, Activation(code_hash, proof.at + ACTIVATION_LASTS))
+
+    def check_awaits_proof(self, now: datetime) -> AwaitedProof:
+        """What awaits the owner's code. Raises FailedPrecondition when no code can prove this account."""
+        if self.awaited is None:
+            raise FailedPrecondition("NO_PROOF_AWAITED", "no counter gave out a code for this account")
+        if self.awaited.code.tries_left <= 0 or now >= self.awaited.code.until:
+            raise FailedPrecondition(
+                "ACTIVATION_EXPIRED", "the code is used up or too old; ask for a new one"
+            )
+        return self.awaited
+
+    def try_proof(self, now: datetime) -> None:
+        """Uses up one try of the code that proves the account, before it is compared."""
+        waiting = self.check_awaits_proof(now)
+        code = Activation(waiting.code.code_hash, waiting.code.until, waiting.code.tries_left - 1)
+        self.awaited = AwaitedProof(waiting.name, waiting.proof, code)
+
+    def prove(self, proof: Proof, name: str, mark: str = "") -> None:
+        """The account is proven to be of the one who has this name; `mark` is that of the request."""
+        if self.detached is not None:
+            raise FailedPrecondition("NUMBER_LOST", "the number was proven to be somebody else's")
+        before, self.name = self.name, name
+        self.proof, self.awaited, self.proven_by = proof, None, mark
+        self.events.append(AccountProven())
+        if name != before:
+            self.events.append(ProfileChanged())
+
+    def detach(self, *, agency: str, proven_too: bool, now: datetime) -> None:
+        """The number is somebody else's: the account loses it and all that it may do in its name.
+
+        Its sessions are over. Its dossiers and documents stay with it; doing it again changes nothing.
+        Raises Conflict (LOST_RACE) when it was proven meanwhile and only an unproven one may lose it.
+        """
+        if self.detached is not None:
+            return
+        if self.verified and not proven_too:
+            raise Conflict("LOST_RACE", "the account was proven just now", accounts=self.id)
+        self.citizen_number = self.tax_code = ""
+        self.proof = self.awaited = self.activation = None
+        self.detached = now
+        self.epoch += 1
+        self.kept_session = ""
+        self.events.append(AccountDetached(agency))
 
     def change_password(self, *, verified: str, password_hash: str, session: str, mark: str) -> None:
         """A new password. `verified` is the hash that the owner's present password fitted; the session that
@@ -388,14 +498,15 @@ def registration(
     now: datetime,
     contact_required: bool,
     password: str | None,
+    check: FieldCheck | None = None,
 ) -> Registration:
     """Checks what was given for a new account of a person or an organisation.
 
     A person is known by the citizen number, an organisation by the tax code. Who registers alone needs
     a phone or an e-mail address; at the counter neither is asked for, nor a password (None). Raises
-    InvalidInput naming every wrong field.
+    InvalidInput naming every wrong field, together with what `check` has noted already.
     """
-    check = FieldCheck()
+    check = check or FieldCheck()
     year = now.astimezone(VIETNAM).year
     person = kind is Kind.PERSON
     if kind not in (Kind.PERSON, Kind.ORGANISATION):

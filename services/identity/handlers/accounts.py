@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Sequence
 from typing import Final
 
 from identity.domain.accounts import (
+    NUMBERS,
     Account,
     Kind,
     RoleGrant,
@@ -20,14 +20,13 @@ from identity.domain.accounts import (
 from identity.domain.identifiers import Identifier, identifiers_in
 from identity.handlers.agencies import check_administers, check_administers_all
 from identity.handlers.ports import Asked, Ports
-from identity.handlers.sessions import account_named, end_sessions
+from identity.handlers.proving import typed_code
+from identity.handlers.sessions import account_named, accounts_named, end_sessions
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
 from kit.errors import AlreadyExists, FailedPrecondition, FieldViolation, Forbidden, InvalidInput, NotFound
-from kit.ids import uuid7
+from kit.ids import derived, uuid7
 
 MOST_AT_ONCE: Final = 100
-_CODE_LETTERS: Final = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # none that are mistaken for another on paper
-_CODE_LENGTH: Final = 10
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +50,10 @@ async def sign_up(
 ) -> Account:
     """Registers a person or an organisation, or claims the account that was opened at the counter.
 
-    An organisation registered by a signed-in citizen has that citizen as its representative. Raises
-    InvalidInput, AlreadyExists (ACCOUNT_EXISTS, PHONE_TAKEN, EMAIL_TAKEN), FailedPrecondition
-    (ACTIVATION_REQUIRED when an unclaimed account waits, and what claiming raises), RateLimited.
+    Nobody has proven that the number is theirs: the account is unverified, others may claim the same
+    number, and it is of no account whether one is known. An organisation registered by a signed-in and
+    verified citizen has that citizen as its representative. Raises InvalidInput, AlreadyExists (PHONE_TAKEN,
+    EMAIL_TAKEN), FailedPrecondition (what claiming raises), RateLimited.
     """
     if client_address:
         await ports.attempts.count("sign-up", client_address)
@@ -75,14 +75,14 @@ async def sign_up(
             ports, who.identifiers, code=activation_code, password=password, locale=locale, request=request
         )
     mark = request.fingerprint if request else uuid7()
-    account_id = await ports.names.propose(who.identifiers[0], uuid7())
+    account_id = derived("sign-up", mark)
     existing = await ports.accounts.find(account_id)
     if existing is not None:
-        return _made_by(existing, mark)
+        return existing
     password_hash = await ports.passwords.hash(password)
-    await ports.names.take(who.identifiers, account_id)
-    represented = who.kind is Kind.ORGANISATION and caller.kind == "citizen"
-    stored = await ports.accounts.create(
+    await ports.names.take([name for name in who.identifiers if name.type not in NUMBERS], account_id)
+    represented = who.kind is Kind.ORGANISATION and caller.kind == "citizen" and caller.verified
+    return await ports.accounts.create(
         lambda new: Account.signed_up(
             new,
             who,
@@ -93,7 +93,6 @@ async def sign_up(
         ),
         id=account_id,
     )
-    return _made_by(stored, mark)
 
 
 async def _claim(
@@ -114,8 +113,10 @@ async def _claim(
     now = ports.clock()
     account.check_can_be_claimed(now)
     counted = await ports.accounts.change(account.id, lambda it: it.try_code(now))
-    typed = "".join(letter for letter in code.upper() if letter.isalnum())
-    if counted.activation is None or not await ports.passwords.verify(counted.activation.code_hash, typed):
+    given_code = typed_code(code)
+    if counted.activation is None or not await ports.passwords.verify(
+        counted.activation.code_hash, given_code
+    ):
         raise FailedPrecondition("ACTIVATION_CODE_WRONG", "the activation code is wrong")
     password_hash = await ports.passwords.hash(password)
     await ports.names.take(names, account.id)
@@ -130,65 +131,6 @@ async def _claim(
             mark=request.fingerprint if request else "",
         ),
     )
-
-
-@allow(official("reception"))
-async def open_account(
-    ports: Ports,
-    caller: Caller,
-    *,
-    kind: Kind | None,
-    name: str,
-    citizen_number: str,
-    tax_code: str,
-    phone: str,
-    email: str,
-    locale: str,
-    agency: str,
-) -> tuple[Account, str]:
-    """Opens an account for somebody at the counter; answers it with the activation code to hand over.
-
-    The same account everywhere: one that exists is answered as it is, without a code. One that nobody has
-    claimed yet gets a new code, so that a lost code, or a lost answer, is asked for in the same way.
-    Raises InvalidInput, Forbidden (NOT_YOUR_AGENCY), AlreadyExists (PHONE_TAKEN, EMAIL_TAKEN).
-    """
-    if not caller.has("reception", agency):
-        raise Forbidden("NOT_YOUR_AGENCY", "not at the reception of this agency", agency=agency)
-    now = ports.clock()
-    who = registration(
-        kind=kind,
-        name=name,
-        citizen_number=citizen_number,
-        tax_code=tax_code,
-        phone=phone,
-        email=email,
-        locale=locale,
-        now=now,
-        contact_required=False,
-        password=None,
-    )
-    account_id = await ports.names.propose(who.identifiers[0], uuid7())
-    existing = await ports.accounts.find(account_id)
-    if existing is not None and existing.status is not Status.UNCLAIMED:
-        return existing, ""
-    code = "".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH))
-    code_hash = await ports.passwords.hash(code)
-    if existing is None:
-        await ports.names.take(who.identifiers, account_id)
-        mark = uuid7()
-        stored = await ports.accounts.create(
-            lambda new: Account.opened_at_counter(
-                new, who, code_hash=code_hash, official=caller.subject, agency=agency, mark=mark, now=now
-            ),
-            id=account_id,
-        )
-        if stored.mark == mark:
-            return stored, f"{code[:5]}-{code[5:]}"
-    renewed = await ports.accounts.change(
-        account_id, lambda it: it.renew_activation(code_hash=code_hash, now=now)
-    )
-    log.info("a new activation code for account %s, by %s", account_id, caller.subject)
-    return renewed, f"{code[:5]}-{code[5:]}"
 
 
 @allow(official("admin"))
@@ -390,10 +332,10 @@ async def _linked_to(ports: Ports, account: str) -> frozenset[str]:
 
 @allow(official("reception"), service())
 async def find_account(ports: Ports, _caller: Caller, *, identifier: str) -> Account:
-    """The account with this citizen number, tax code, phone, e-mail or username. Raises NotFound."""
+    """The account with this citizen number, tax code, phone, e-mail or username; one that only claims the
+    number, the newest first, when none is proven to have it. Raises NotFound."""
     for meant in identifiers_in(identifier):
-        account = await account_named(ports, meant)
-        if account is not None:
+        for account in await accounts_named(ports, meant):
             return account
     raise NotFound("ACCOUNT_NOT_FOUND", "no account has this identifier")
 
@@ -401,6 +343,4 @@ async def find_account(ports: Ports, _caller: Caller, *, identifier: str) -> Acc
 def _made_by(account: Account, mark: str) -> Account:
     if account.mark == mark:
         return account
-    if account.status is Status.UNCLAIMED:
-        raise FailedPrecondition("ACTIVATION_REQUIRED", "an account opened at the counter waits for its code")
-    raise AlreadyExists("ACCOUNT_EXISTS", "there is an account for this person or organisation")
+    raise AlreadyExists("ACCOUNT_EXISTS", "there is an account of this name")

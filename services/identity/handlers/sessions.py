@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from identity.domain.accounts import Account, Kind, Status, check_new_password
+from identity.domain.accounts import NUMBERS, Account, Kind, Status, check_new_password
 from identity.domain.identifiers import Identifier, identifiers_in
 from identity.domain.sessions import Session, session_in
 from identity.handlers.ports import Asked, Ports
@@ -28,6 +28,8 @@ from kit.errors import (
 )
 from kit.ids import derived, uuid7
 from kit.text import fold
+
+MOST_CLAIMANTS: Final = 3  # accounts that sign in by a number that nobody proved to be theirs
 
 log = logging.getLogger(__name__)
 
@@ -229,11 +231,38 @@ async def account_named(ports: Ports, meant: Identifier) -> Account | None:
     return account if account is not None and meant in account.identifiers else None
 
 
+async def accounts_named(ports: Ports, meant: Identifier) -> list[Account]:
+    """The accounts that have the identifier: several when nobody proved whose the number is, or when
+    somebody claims one that is proven to be another's. The proven one first, then the newest."""
+    holder = await account_named(ports, meant)
+    found = [holder] if holder is not None else []
+    return found + [it for it in await claimants(ports, meant) if holder is None or it.id != holder.id]
+
+
+async def claimants(ports: Ports, number: Identifier) -> list[Account]:
+    """The newest of the accounts that have the number by their own word only; MOST_CLAIMANTS of them, and
+    the one it is reserved for by a release that let nobody else claim it."""
+    if number.type not in NUMBERS:
+        return []
+    page = await ports.accounts.page({"claim": number.key}, size=MOST_CLAIMANTS)
+    found = list(page.items)
+    holder = await account_named(ports, number)
+    if holder is not None and not holder.verified and all(it.id != holder.id for it in found):
+        found.append(holder)
+    return found
+
+
 async def _account_with(ports: Ports, meant: tuple[Identifier, ...], password: str) -> Account | None:
-    """The account that one of the meanings names and the password opens. Always verifies at least once."""
-    named = [await account_named(ports, one) for one in meant]
-    tried: list[Account | None] = [account for account in named if account is not None]
-    for account in tried or [None]:
+    """The account that one of the meanings names and the password opens.
+
+    A wrong password is compared as often for a number that nobody has as for one that many claim, so that
+    the time does not tell them apart.
+    """
+    named = [account for one in meant for account in await accounts_named(ports, one)]
+    least = MOST_CLAIMANTS if any(one.type in NUMBERS for one in meant) else 1
+    named.sort(key=lambda it: it.verified)  # nor how long it takes to get into one's own new account
+    tried: list[Account | None] = [*named, *[None] * (least - len(named))]
+    for account in tried:
         if await ports.passwords.verify(account.password_hash if account else "", password):
             return account
     return None
@@ -255,6 +284,7 @@ def _signed_in(ports: Ports, account: Account, session: Session, refresh_token: 
         kind="official" if account.kind is Kind.OFFICIAL else "citizen",
         roles=tuple(Role(role.agency, role.name) for role in roles),
         session=session.id,
+        verified=account.verified,
     )
     access_token, access_expires = ports.tokens.issue(caller, now)
     return SignedIn(account, session.id, access_token, access_expires, refresh_token, session.expires)

@@ -67,6 +67,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "document_deposited": _kind(Group.DOCUMENT, "document"),
     "document_verified": _kind(Group.DOCUMENT, "document", "agency"),
     "account_opened": _kind(Group.ACCOUNT, "agency"),
+    "account_proven": _kind(Group.ACCOUNT, "agency"),
+    "account_detached": _kind(Group.ACCOUNT, "agency"),
     "delegation_granted": _kind(Group.ACCOUNT, "person", "until"),
     "delegation_revoked": _kind(Group.ACCOUNT, "person"),
     "session_reused": _kind(Group.ACCOUNT, "at"),

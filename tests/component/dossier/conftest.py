@@ -203,7 +203,13 @@ class Identity(IdentityServiceServicer):
         )
 
     def token(
-        self, subject: str, kind: str, roles: Iterable[tuple[str, str]] = (), *, lasts: float = 600
+        self,
+        subject: str,
+        kind: str,
+        roles: Iterable[tuple[str, str]] = (),
+        *,
+        lasts: float = 600,
+        verified: bool = True,
     ) -> str:
         """An access token of ours."""
         moment = int(real_time.time())
@@ -211,6 +217,7 @@ class Identity(IdentityServiceServicer):
             "sub": subject,
             "kind": kind,
             "roles": list(roles),
+            "ver": verified,
             "iss": "motcua",
             "aud": "motcua",
             "iat": moment - 10,
@@ -264,10 +271,10 @@ class World:
     vault: VaultServiceStub
     ports: Ports
 
-    def citizen(self) -> str:
+    def citizen(self, *, verified: bool = True) -> str:
         """Somebody new: an account id."""
         id = uuid7()
-        self.identity.accounts[id] = idp.Account(id=id, kind=idp.ACCOUNT_KIND_PERSON)
+        self.identity.accounts[id] = idp.Account(id=id, kind=idp.ACCOUNT_KIND_PERSON, verified=verified)
         return id
 
     def lend(self, principal: str, delegate: str, *scopes: int) -> None:
@@ -283,7 +290,8 @@ class World:
         elif who.startswith("service:"):
             token = self.identity.token(who.removeprefix("service:"), "service")
         else:
-            token = self.identity.token(who, "citizen")
+            known = self.identity.accounts.get(who)
+            token = self.identity.token(who, "citizen", verified=known is None or known.verified)
         return [("authorization", f"Bearer {token}")]
 
     async def call(self, method: str, who: str, message: Any) -> Any:

@@ -143,6 +143,8 @@ EVERYTHING: list[Message] = [
     identity.AccountClaimed(account_id="binh", email="binh@example.vn", locale="en"),
     identity.ProfileChanged(account_id="binh", name="Bình", email="binh@example.vn", locale="en"),
     identity.AgencyChanged(agency=identity_pb2.Agency(code="H32.15", name="UBND phường Nha Trang")),
+    identity.AccountProven(account_id="binh", name="Bình", agency="H32.15"),
+    identity.AccountDetached(account_id="binh", agency="H32.15"),
     identity.DelegationGranted(
         delegation=identity_pb2.Delegation(id="g1", principal_id="an", delegate_id="binh")
     ),

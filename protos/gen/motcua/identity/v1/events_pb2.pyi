@@ -123,6 +123,62 @@ class ProfileChanged(_message.Message):
 Global___ProfileChanged: _TypeAlias = ProfileChanged  # noqa: Y015
 
 @_typing.final
+class AccountProven(_message.Message):
+    """An account is proven to belong to whom it names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AGENCY_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    name: _builtins.str
+    kind: _identity_pb2.ProofKind.ValueType
+    agency: _builtins.str
+    """Agency of the counter, if any."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kind: _identity_pb2.ProofKind.ValueType = ...,
+        agency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "agency", b"agency", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountProven: _TypeAlias = AccountProven  # noqa: Y015
+
+@_typing.final
+class AccountDetached(_message.Message):
+    """The number of an account was proven to be somebody else's and taken from it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    AGENCY_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    agency: _builtins.str
+    """Agency of the counter, if any."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        agency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "agency", b"agency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountDetached: _TypeAlias = AccountDetached  # noqa: Y015
+
+@_typing.final
 class RolesChanged(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -218,7 +274,7 @@ class SessionRevoked(_message.Message):
     session_id: _builtins.str
     account_id: _builtins.str
     reason: _builtins.str
-    """SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED or LOCKED."""
+    """SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED, LOCKED or DETACHED."""
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

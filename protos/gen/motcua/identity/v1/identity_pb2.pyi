@@ -60,6 +60,70 @@ ACCOUNT_STATUS_UNCLAIMED: AccountStatus.ValueType  # 2
 ACCOUNT_STATUS_LOCKED: AccountStatus.ValueType  # 3
 Global___AccountStatus: _TypeAlias = AccountStatus  # noqa: Y015
 
+class _ProofKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProofKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProofKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROOF_KIND_UNSPECIFIED: _ProofKind.ValueType  # 0
+    PROOF_KIND_COUNTER: _ProofKind.ValueType  # 1
+    """Opened by an official at a counter, who saw the papers."""
+    PROOF_KIND_CODE: _ProofKind.ValueType  # 2
+    """Papers seen at a counter, and the code given out there entered by the owner of an account that was there already."""
+    PROOF_KIND_PROVIDER: _ProofKind.ValueType  # 3
+    """Stated by an identity provider."""
+    PROOF_KIND_DEMO: _ProofKind.ValueType  # 4
+    """A demo account."""
+
+class ProofKind(_ProofKind, metaclass=_ProofKindEnumTypeWrapper): ...
+
+PROOF_KIND_UNSPECIFIED: ProofKind.ValueType  # 0
+PROOF_KIND_COUNTER: ProofKind.ValueType  # 1
+"""Opened by an official at a counter, who saw the papers."""
+PROOF_KIND_CODE: ProofKind.ValueType  # 2
+"""Papers seen at a counter, and the code given out there entered by the owner of an account that was there already."""
+PROOF_KIND_PROVIDER: ProofKind.ValueType  # 3
+"""Stated by an identity provider."""
+PROOF_KIND_DEMO: ProofKind.ValueType  # 4
+"""A demo account."""
+Global___ProofKind: _TypeAlias = ProofKind  # noqa: Y015
+
+class _PaperKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PaperKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PaperKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAPER_KIND_UNSPECIFIED: _PaperKind.ValueType  # 0
+    PAPER_KIND_CITIZEN_CARD: _PaperKind.ValueType  # 1
+    PAPER_KIND_ELECTRONIC_IDENTITY: _PaperKind.ValueType  # 2
+    """Shown by the citizen's phone."""
+    PAPER_KIND_PASSPORT: _PaperKind.ValueType  # 3
+    PAPER_KIND_BIRTH_CERTIFICATE: _PaperKind.ValueType  # 4
+    PAPER_KIND_BUSINESS_REGISTRATION: _PaperKind.ValueType  # 5
+    PAPER_KIND_ESTABLISHMENT_DECISION: _PaperKind.ValueType  # 6
+    """Decision that established an organisation."""
+    PAPER_KIND_AUTHORISATION: _PaperKind.ValueType  # 7
+    """Letter by which an organisation sends the person at the counter."""
+    PAPER_KIND_OTHER: _PaperKind.ValueType  # 8
+
+class PaperKind(_PaperKind, metaclass=_PaperKindEnumTypeWrapper): ...
+
+PAPER_KIND_UNSPECIFIED: PaperKind.ValueType  # 0
+PAPER_KIND_CITIZEN_CARD: PaperKind.ValueType  # 1
+PAPER_KIND_ELECTRONIC_IDENTITY: PaperKind.ValueType  # 2
+"""Shown by the citizen's phone."""
+PAPER_KIND_PASSPORT: PaperKind.ValueType  # 3
+PAPER_KIND_BIRTH_CERTIFICATE: PaperKind.ValueType  # 4
+PAPER_KIND_BUSINESS_REGISTRATION: PaperKind.ValueType  # 5
+PAPER_KIND_ESTABLISHMENT_DECISION: PaperKind.ValueType  # 6
+"""Decision that established an organisation."""
+PAPER_KIND_AUTHORISATION: PaperKind.ValueType  # 7
+"""Letter by which an organisation sends the person at the counter."""
+PAPER_KIND_OTHER: PaperKind.ValueType  # 8
+Global___PaperKind: _TypeAlias = PaperKind  # noqa: Y015
+
 class _AgencyLevel:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -157,6 +221,9 @@ class Account(_message.Message):
     REPRESENTATIVE_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    DETACH_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: Global___AccountKind.ValueType
     status: Global___AccountStatus.ValueType
@@ -175,10 +242,22 @@ class Account(_message.Message):
     representative_id: _builtins.str
     """Account of the person who represents an organisation."""
     etag: _builtins.str
+    verified: _builtins.bool
+    """Whether somebody proved that the account belongs to whom it names; always so for officials. Another account may
+    claim the same number as one that is not verified.
+    """
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def proof(self) -> Global___Proof:
+        """How it was proven; for the owner, officials and services."""
+
+    @_builtins.property
+    def detach_time(self) -> _timestamp_pb2.Timestamp:
+        """When its number was proven to be somebody else's and taken from it."""
+
     def __init__(
         self,
         *,
@@ -196,14 +275,83 @@ class Account(_message.Message):
         representative_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        verified: _builtins.bool = ...,
+        proof: Global___Proof | None = ...,
+        detach_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "detach_time", b"detach_time", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citizen_number", b"citizen_number", "create_time", b"create_time", "email", b"email", "etag", b"etag", "id", b"id", "kind", b"kind", "locale", b"locale", "name", b"name", "phone", b"phone", "representative_id", b"representative_id", "roles", b"roles", "status", b"status", "tax_code", b"tax_code", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citizen_number", b"citizen_number", "create_time", b"create_time", "detach_time", b"detach_time", "email", b"email", "etag", b"etag", "id", b"id", "kind", b"kind", "locale", b"locale", "name", b"name", "phone", b"phone", "proof", b"proof", "representative_id", b"representative_id", "roles", b"roles", "status", b"status", "tax_code", b"tax_code", "username", b"username", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Paper(_message.Message):
+    """A paper that an official saw."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    kind: Global___PaperKind.ValueType
+    number: _builtins.str
+    """As printed on it: 2 to 40 letters, digits, spaces, dots, dashes or slashes."""
+    def __init__(
+        self,
+        *,
+        kind: Global___PaperKind.ValueType = ...,
+        number: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Paper: _TypeAlias = Paper  # noqa: Y015
+
+@_typing.final
+class Proof(_message.Message):
+    """How an account was proven to belong to whom it names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    OFFICIAL_ID_FIELD_NUMBER: _builtins.int
+    AGENCY_FIELD_NUMBER: _builtins.int
+    PAPERS_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    kind: Global___ProofKind.ValueType
+    official_id: _builtins.str
+    """The official who saw the papers."""
+    agency: _builtins.str
+    """Agency of the counter."""
+    issuer: _builtins.str
+    """The identity provider."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def papers(self) -> _containers.RepeatedScalarFieldContainer[Global___PaperKind.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        kind: Global___ProofKind.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        official_id: _builtins.str = ...,
+        agency: _builtins.str = ...,
+        papers: _abc.Iterable[Global___PaperKind.ValueType] | None = ...,
+        issuer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "create_time", b"create_time", "issuer", b"issuer", "kind", b"kind", "official_id", b"official_id", "papers", b"papers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Proof: _TypeAlias = Proof  # noqa: Y015
 
 @_typing.final
 class SignUpRequest(_message.Message):
@@ -539,6 +687,8 @@ class OpenAccountRequest(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     LOCALE_FIELD_NUMBER: _builtins.int
     AGENCY_FIELD_NUMBER: _builtins.int
+    PAPERS_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     kind: Global___AccountKind.ValueType
     name: _builtins.str
@@ -549,6 +699,14 @@ class OpenAccountRequest(_message.Message):
     locale: _builtins.str
     agency: _builtins.str
     """The agency whose reception desk opens the account."""
+    take_over: _builtins.bool
+    """Takes the number from the accounts that have it so far and opens a new one. Where such an account is proven, the
+    official must also be an admin of the agency.
+    """
+    @_builtins.property
+    def papers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Paper]:
+        """What the official saw; at least one."""
+
     def __init__(
         self,
         *,
@@ -561,10 +719,12 @@ class OpenAccountRequest(_message.Message):
         email: _builtins.str = ...,
         locale: _builtins.str = ...,
         agency: _builtins.str = ...,
+        papers: _abc.Iterable[Global___Paper] | None = ...,
+        take_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "citizen_number", b"citizen_number", "email", b"email", "kind", b"kind", "locale", b"locale", "name", b"name", "phone", b"phone", "request_id", b"request_id", "tax_code", b"tax_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "citizen_number", b"citizen_number", "email", b"email", "kind", b"kind", "locale", b"locale", "name", b"name", "papers", b"papers", "phone", b"phone", "request_id", b"request_id", "take_over", b"take_over", "tax_code", b"tax_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,6 +753,110 @@ class OpenAccountResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenAccountResponse: _TypeAlias = OpenAccountResponse  # noqa: Y015
+
+@_typing.final
+class ProveAccountRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PAPERS_FIELD_NUMBER: _builtins.int
+    AGENCY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    account_id: _builtins.str
+    name: _builtins.str
+    """As on the papers; replaces what the owner had typed once the proof holds."""
+    number: _builtins.str
+    """As on the papers: the citizen number of a person, the tax code of an organisation. Must be the account's."""
+    agency: _builtins.str
+    """The agency of the reception desk."""
+    @_builtins.property
+    def papers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Paper]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        number: _builtins.str = ...,
+        papers: _abc.Iterable[Global___Paper] | None = ...,
+        agency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "agency", b"agency", "name", b"name", "number", b"number", "papers", b"papers", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveAccountRequest: _TypeAlias = ProveAccountRequest  # noqa: Y015
+
+@_typing.final
+class ProveAccountResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    ACTIVATION_CODE_FIELD_NUMBER: _builtins.int
+    activation_code: _builtins.str
+    """Handed to the person once. Empty when the account is proven in this name already."""
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+        activation_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "activation_code", b"activation_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveAccountResponse: _TypeAlias = ProveAccountResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmIdentityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTIVATION_CODE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    activation_code: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        activation_code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_code", b"activation_code", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmIdentityRequest: _TypeAlias = ConfirmIdentityRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmIdentityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmIdentityResponse: _TypeAlias = ConfirmIdentityResponse  # noqa: Y015
 
 @_typing.final
 class CreateOfficialRequest(_message.Message):

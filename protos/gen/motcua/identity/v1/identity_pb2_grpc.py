@@ -70,6 +70,16 @@ class IdentityServiceStub:
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.OpenAccountRequest.SerializeToString,
                 response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.OpenAccountResponse.FromString,
                 _registered_method=True)
+        self.ProveAccount = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/ProveAccount',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ProveAccountRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ProveAccountResponse.FromString,
+                _registered_method=True)
+        self.ConfirmIdentity = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/ConfirmIdentity',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ConfirmIdentityRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ConfirmIdentityResponse.FromString,
+                _registered_method=True)
         self.CreateOfficial = channel.unary_unary(
                 '/motcua.identity.v1.IdentityService/CreateOfficial',
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CreateOfficialRequest.SerializeToString,
@@ -193,7 +203,24 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def OpenAccount(self, request, context):
-        """Opens an account at the counter for a person or organisation filing for the first time. Officials at reception.
+        """Opens an account at the counter for a person or organisation whose papers the official saw. An account proven in
+        the same name is answered as it is. Any other with the number is a conflict (ABORTED): ACCOUNT_UNPROVEN when nobody
+        proved it, IDENTITY_DISPUTED when the name is another one; `accounts` has their ids. Officials at reception.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveAccount(self, request, context):
+        """Records papers seen for an account that is in use and answers a code. The proof holds once the account's owner has
+        entered it, which shows that the account is the person's at the counter. Officials at reception.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmIdentity(self, request, context):
+        """The caller enters the code from the counter. From the next refresh of the session on the caller is verified.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -337,6 +364,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.OpenAccount,
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.OpenAccountRequest.FromString,
                     response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.OpenAccountResponse.SerializeToString,
+            ),
+            'ProveAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveAccount,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ProveAccountRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ProveAccountResponse.SerializeToString,
+            ),
+            'ConfirmIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmIdentity,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ConfirmIdentityRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ConfirmIdentityResponse.SerializeToString,
             ),
             'CreateOfficial': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateOfficial,
@@ -604,6 +641,60 @@ class IdentityService:
             '/motcua.identity.v1.IdentityService/OpenAccount',
             motcua_dot_identity_dot_v1_dot_identity__pb2.OpenAccountRequest.SerializeToString,
             motcua_dot_identity_dot_v1_dot_identity__pb2.OpenAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/ProveAccount',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ProveAccountRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ProveAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/ConfirmIdentity',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ConfirmIdentityRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ConfirmIdentityResponse.FromString,
             options,
             channel_credentials,
             insecure,

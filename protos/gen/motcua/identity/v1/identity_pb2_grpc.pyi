@@ -45,7 +45,16 @@ class IdentityServiceStub:
     IssueServiceToken: _grpc.UnaryUnaryMultiCallable[_identity_pb2.IssueServiceTokenRequest, _identity_pb2.IssueServiceTokenResponse]
     """A short-lived access token for a service acting for itself."""
     OpenAccount: _grpc.UnaryUnaryMultiCallable[_identity_pb2.OpenAccountRequest, _identity_pb2.OpenAccountResponse]
-    """Opens an account at the counter for a person or organisation filing for the first time. Officials at reception."""
+    """Opens an account at the counter for a person or organisation whose papers the official saw. An account proven in
+    the same name is answered as it is. Any other with the number is a conflict (ABORTED): ACCOUNT_UNPROVEN when nobody
+    proved it, IDENTITY_DISPUTED when the name is another one; `accounts` has their ids. Officials at reception.
+    """
+    ProveAccount: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ProveAccountRequest, _identity_pb2.ProveAccountResponse]
+    """Records papers seen for an account that is in use and answers a code. The proof holds once the account's owner has
+    entered it, which shows that the account is the person's at the counter. Officials at reception.
+    """
+    ConfirmIdentity: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ConfirmIdentityRequest, _identity_pb2.ConfirmIdentityResponse]
+    """The caller enters the code from the counter. From the next refresh of the session on the caller is verified."""
     CreateOfficial: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateOfficialRequest, _identity_pb2.CreateOfficialResponse]
     """Creates an official's account. Admins."""
     SetRoles: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SetRolesRequest, _identity_pb2.SetRolesResponse]
@@ -91,7 +100,16 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     IssueServiceToken: _aio.UnaryUnaryMultiCallable[_identity_pb2.IssueServiceTokenRequest, _identity_pb2.IssueServiceTokenResponse]  # type: ignore[assignment]
     """A short-lived access token for a service acting for itself."""
     OpenAccount: _aio.UnaryUnaryMultiCallable[_identity_pb2.OpenAccountRequest, _identity_pb2.OpenAccountResponse]  # type: ignore[assignment]
-    """Opens an account at the counter for a person or organisation filing for the first time. Officials at reception."""
+    """Opens an account at the counter for a person or organisation whose papers the official saw. An account proven in
+    the same name is answered as it is. Any other with the number is a conflict (ABORTED): ACCOUNT_UNPROVEN when nobody
+    proved it, IDENTITY_DISPUTED when the name is another one; `accounts` has their ids. Officials at reception.
+    """
+    ProveAccount: _aio.UnaryUnaryMultiCallable[_identity_pb2.ProveAccountRequest, _identity_pb2.ProveAccountResponse]  # type: ignore[assignment]
+    """Records papers seen for an account that is in use and answers a code. The proof holds once the account's owner has
+    entered it, which shows that the account is the person's at the counter. Officials at reception.
+    """
+    ConfirmIdentity: _aio.UnaryUnaryMultiCallable[_identity_pb2.ConfirmIdentityRequest, _identity_pb2.ConfirmIdentityResponse]  # type: ignore[assignment]
+    """The caller enters the code from the counter. From the next refresh of the session on the caller is verified."""
     CreateOfficial: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateOfficialRequest, _identity_pb2.CreateOfficialResponse]  # type: ignore[assignment]
     """Creates an official's account. Admins."""
     SetRoles: _aio.UnaryUnaryMultiCallable[_identity_pb2.SetRolesRequest, _identity_pb2.SetRolesResponse]  # type: ignore[assignment]
@@ -176,7 +194,28 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.OpenAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.OpenAccountResponse, _abc.Awaitable[_identity_pb2.OpenAccountResponse]]:
-        """Opens an account at the counter for a person or organisation filing for the first time. Officials at reception."""
+        """Opens an account at the counter for a person or organisation whose papers the official saw. An account proven in
+        the same name is answered as it is. Any other with the number is a conflict (ABORTED): ACCOUNT_UNPROVEN when nobody
+        proved it, IDENTITY_DISPUTED when the name is another one; `accounts` has their ids. Officials at reception.
+        """
+
+    @_abc_1.abstractmethod
+    def ProveAccount(
+        self,
+        request: _identity_pb2.ProveAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ProveAccountResponse, _abc.Awaitable[_identity_pb2.ProveAccountResponse]]:
+        """Records papers seen for an account that is in use and answers a code. The proof holds once the account's owner has
+        entered it, which shows that the account is the person's at the counter. Officials at reception.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmIdentity(
+        self,
+        request: _identity_pb2.ConfirmIdentityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ConfirmIdentityResponse, _abc.Awaitable[_identity_pb2.ConfirmIdentityResponse]]:
+        """The caller enters the code from the counter. From the next refresh of the session on the caller is verified."""
 
     @_abc_1.abstractmethod
     def CreateOfficial(
