@@ -383,6 +383,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Các khoản thu này không thể thu được.",
         "These lines cannot be charged.",
     ),
+    "NOTHING_TO_REVIEW": (
+        "Giao dịch này không có gì phải xem xét.",
+        "Nobody has to look at this payment.",
+    ),
     "AMOUNT_TOO_LARGE": ("Số tiền quá lớn.", "The amount is too large."),
     "WRONG_AMOUNT": ("Số tiền không khớp.", "The amount differs."),
     "TOTAL_DIFFERS": ("Các khoản không khớp tổng số.", "The lines do not add up to the total."),

@@ -35,7 +35,11 @@ class Payments:
         after a 99."""
         try:
             reply = await self._payment.HandleVnpayIpn(
-                pb.HandleVnpayIpnRequest(parameters=dict(request.query_params)), timeout=RPC_TIMEOUT
+                pb.HandleVnpayIpnRequest(
+                    parameters=dict(request.query_params),
+                    repeated_parameters=len(request.query_params.multi_items()) > len(request.query_params),
+                ),
+                timeout=RPC_TIMEOUT,
             )
         except grpc.aio.AioRpcError as error:
             log.error("IPN not handled: %s", error.code().name)

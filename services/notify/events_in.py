@@ -29,6 +29,8 @@ SILENT: Final[Mapping[type[Message], str]] = {
     dossier.DossierRated: "the applicant did it; the agency sees it in its statistics",
     dossier.DocumentVersionAdded: "the owner did it",
     payment.ChargeCreated: "PaymentRequested tells it, naming the officer",
+    payment.PaymentFlagged: "cashiers find it in their list, and an alert tells that it is not empty",
+    payment.ReceiptVoided: "PaymentRefunded tells it",
 }
 
 

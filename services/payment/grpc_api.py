@@ -10,9 +10,9 @@ from kit.mongo import Request, etag
 from motcua.payment.v1 import payment_pb2 as pb
 from motcua.payment.v1.payment_pb2_grpc import PaymentServiceServicer
 from payment.domain.charge import Charge
-from payment.domain.lifecycle import ChargeState, Method, PaymentState
+from payment.domain.lifecycle import ChargeState, Method, PaymentState, ReviewReason
 from payment.domain.receipts import Receipt
-from payment.domain.records import Line, Payment
+from payment.domain.records import Line, Payment, Review
 from payment.handlers import Ports, paying, reading, reconciling
 from payment.store import timestamp
 
@@ -32,6 +32,9 @@ _PAYMENT_STATES = {
     PaymentState.SUSPECT: pb.PAYMENT_STATE_SUSPECT,
     PaymentState.REFUND_PENDING: pb.PAYMENT_STATE_REFUND_PENDING,
     PaymentState.REFUNDED: pb.PAYMENT_STATE_REFUNDED,
+}
+_REASONS = {
+    reason.value: pb.PaymentReviewReason.Value(f"PAYMENT_REVIEW_REASON_{reason}") for reason in ReviewReason
 }
 _METHODS = {Method.VNPAY: pb.PAYMENT_METHOD_VNPAY, Method.VIETQR: pb.PAYMENT_METHOD_VIETQR}
 _METHODS_ASKED = {number: method for method, number in _METHODS.items()}
@@ -61,6 +64,7 @@ class PaymentApi(PaymentServiceServicer):
             states=[_asked(_STATES_ASKED, state, "states") for state in request.states],
             size=request.page_size,
             token=request.page_token,
+            under_review=request.under_review,
         )
         return pb.ListChargesResponse(charges=map(charge_message, charges), next_page_token=token)
 
@@ -86,7 +90,10 @@ class PaymentApi(PaymentServiceServicer):
         self, request: pb.HandleVnpayIpnRequest, context: Any
     ) -> pb.HandleVnpayIpnResponse:
         answer = await paying.handle_vnpay_ipn(
-            self._ports, current_caller(), parameters=dict(request.parameters)
+            self._ports,
+            current_caller(),
+            parameters=dict(request.parameters),
+            repeated=request.repeated_parameters,
         )
         return pb.HandleVnpayIpnResponse(rsp_code=answer.value[0], message=answer.value[1])
 
@@ -126,6 +133,21 @@ class PaymentApi(PaymentServiceServicer):
             request=Request.of(caller, request.request_id, request),
         )
         return pb.RefundPaymentResponse(charge=charge_message(charge))
+
+    async def ReviewPayment(self, request: pb.ReviewPaymentRequest, context: Any) -> pb.ReviewPaymentResponse:
+        caller = current_caller()
+        charge = await paying.review_payment(
+            self._ports,
+            caller,
+            charge_id=request.charge_id,
+            payment_id=request.payment_id,
+            accept=request.accept,
+            amount=request.amount,
+            reason=request.reason,
+            etag=request.etag,
+            request=Request.of(caller, request.request_id, request),
+        )
+        return pb.ReviewPaymentResponse(charge=charge_message(charge))
 
     async def BatchGetReceipts(
         self, request: pb.BatchGetReceiptsRequest, context: Any
@@ -196,6 +218,17 @@ def payment_message(payment: Payment) -> pb.Payment:
         create_time=timestamp(payment.begun_at),
         pay_time=timestamp(payment.paid_at),
         expire_time=timestamp(payment.expires_at),
+        review=_review(payment.review) if payment.review else None,
+    )
+
+
+def _review(review: Review) -> pb.PaymentReview:
+    return pb.PaymentReview(
+        reasons=[_REASONS[reason] for reason in review.reasons if reason in _REASONS],
+        amount=review.amount,
+        currency=review.currency,
+        create_time=timestamp(review.at),
+        decide_time=timestamp(review.decided_at),
     )
 
 
@@ -215,6 +248,8 @@ def receipt_message(receipt: Receipt) -> pb.Receipt:
         amount=receipt.amount,
         currency=receipt.currency,
         issue_time=timestamp(receipt.issued_at),
+        void_time=timestamp(receipt.voided_at),
+        void_reason=receipt.void_reason,
     )
 
 

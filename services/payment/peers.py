@@ -17,6 +17,7 @@ import httpx
 from kit.clock import VIETNAM, Clock
 from kit.errors import Unavailable
 from kit.ids import derived, uuid7
+from kit.money import CURRENCY
 from kit.status import from_rpc
 from motcua.identity.v1 import identity_pb2 as identity
 from motcua.identity.v1.identity_pb2_grpc import IdentityServiceStub
@@ -27,6 +28,8 @@ from payment.domain.records import Payment, Report
 from payment.handlers import Begun, StatementLine
 from payment.handlers.paying import find_reference, report_of
 from payment.settings import Settings
+
+_TRANSACTION = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
 class VnpayGateway:
@@ -154,7 +157,11 @@ class TransferBank:
             if (notice["bank_bin"], notice["account"]) != (self._bin, self._account):
                 raise vnpay.Malformed("for another account")
             return _transfer(
-                str(notice["content"]), notice["amount"], str(notice["transaction_id"]), str(notice["time"])
+                str(notice["content"]),
+                notice["amount"],
+                str(notice["transaction_id"]),
+                str(notice.get("time", "")),
+                str(notice.get("currency") or CURRENCY),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise vnpay.Malformed(f"not a transfer: {error}") from error
@@ -219,33 +226,53 @@ def _clear() -> Iterator[None]:
         raise Unavailable("GATEWAY_UNCLEAR", str(error)) from error
 
 
-def _transfer(text: str, amount: Any, transaction: str, time: str) -> Report:
-    """Raises vnpay.Malformed, a ValueError, when there is no sense in it."""
-    if type(amount) is not int or not re.fullmatch(r"[0-9A-Za-z._-]{1,64}", transaction):
+def _transfer(text: str, amount: Any, transaction: str, time: str, currency: str = CURRENCY) -> Report:
+    """Money that is on our account; a time that is none stays empty, which has it looked at.
+
+    Raises vnpay.Malformed, a ValueError, when there is no sense in it.
+    """
+    if not _whole(amount) or not _TRANSACTION.fullmatch(transaction):
         raise vnpay.Malformed("no whole amount, or no transaction")
+    try:
+        taken_on = vnpay.from_stamp(time).astimezone(VIETNAM).date().isoformat()
+    except vnpay.Malformed:
+        taken_on = ""
     return Report(
-        reference=find_reference(text),
+        reference=find_reference(text[:1000]),
         result=Result.PAID,
         amount=amount,
         code="00",
         transaction=transaction,
-        taken_on=vnpay.from_stamp(time).astimezone(VIETNAM).date().isoformat(),
+        taken_on=taken_on,
+        currency=currency[:10],
     )
+
+
+def _whole(amount: object) -> bool:
+    """Whether it is a number of đồng that a VietQR transfer can have."""
+    return type(amount) is int and 0 < amount < 10**13
 
 
 def _lines(answer: Mapping[str, Any]) -> list[StatementLine]:
     try:
         return [
             StatementLine(
-                reference=find_reference(str(row["reference"])) or str(row["reference"]),
-                transaction=str(row["transaction"]),
-                amount=int(row["amount"]),
-                refunded=int(row["refunded"]),
+                reference=find_reference(str(row["reference"])[:1000]) or str(row["reference"])[:64],
+                transaction=str(row["transaction"])[:64],
+                amount=_stated(row["amount"]),
+                refunded=_stated(row["refunded"]),
             )
             for row in answer["rows"]
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise Unavailable("GATEWAY_UNCLEAR", f"the statement: {error}") from error
+
+
+def _stated(amount: object) -> int:
+    """An amount of a statement. Raises ValueError for what is no number of đồng."""
+    if type(amount) is not int or not 0 <= amount < 10**15:
+        raise ValueError("not an amount")
+    return amount
 
 
 async def _signed_post(

@@ -12,7 +12,7 @@ from kit.mongo import Database, Index, Store, patiently, reserve
 from motcua.payment.v1 import events_pb2 as announced
 from payment.domain import lifecycle
 from payment.domain.charge import Charge
-from payment.domain.receipts import Book, Receipt, ReceiptIssued
+from payment.domain.receipts import Book, Receipt, ReceiptIssued, ReceiptVoided
 
 CONTEXT = "payment"
 
@@ -33,6 +33,7 @@ def charges(database: Database) -> Store[Charge]:
             "chore_at": charge.chore_at(),
             "taken_first": min(charge.taken_days(), default=""),
             "taken_last": max(charge.taken_days(), default=""),
+            "review": int(bool(charge.under_review())),
         },
         indexes=[
             Index("payer", "created"),
@@ -40,6 +41,7 @@ def charges(database: Database) -> Store[Charge]:
             Index("reference", unique=True),
             Index("chore_at", "created"),
             Index("taken_first", "taken_last", "created"),
+            Index("agency", "review", "created"),
         ],
         context=CONTEXT,
     )
@@ -116,6 +118,8 @@ def _announce_charge(charge: Charge, event: Any) -> Message:
             return announced.ChargeCancelled(charge=ref, reason=event.reason)
         case lifecycle.PaymentFailed():
             return announced.PaymentFailed(charge=ref, payment_id=event.payment, response_code=event.code)
+        case lifecycle.PaymentFlagged():
+            return announced.PaymentFlagged(charge=ref, payment_id=event.payment, reasons=event.reasons)
         case lifecycle.RefundRequested():
             return announced.RefundRequested(
                 charge=ref, payment_id=event.payment, amount=event.amount, reason=event.reason
@@ -129,19 +133,22 @@ def _announce_charge(charge: Charge, event: Any) -> Message:
 
 
 def _announce_receipt(receipt: Receipt, event: Any) -> Message:
+    ref = announced.ChargeRef(
+        charge_id=receipt.charge,
+        dossier_id=receipt.dossier,
+        dossier_code=receipt.dossier_code,
+        procedure_name=receipt.procedure_name,
+        payer_id=receipt.payer,
+        agency=receipt.agency,
+        amount=receipt.amount,
+        currency=receipt.currency,
+    )
     match event:
+        case ReceiptVoided():
+            return announced.ReceiptVoided(charge=ref, receipt_id=receipt.id, reason=event.reason)
         case ReceiptIssued():
             return announced.ReceiptIssued(
-                charge=announced.ChargeRef(
-                    charge_id=receipt.charge,
-                    dossier_id=receipt.dossier,
-                    dossier_code=receipt.dossier_code,
-                    procedure_name=receipt.procedure_name,
-                    payer_id=receipt.payer,
-                    agency=receipt.agency,
-                    amount=receipt.amount,
-                    currency=receipt.currency,
-                ),
+                charge=ref,
                 receipt_id=receipt.id,
                 form=receipt.form,
                 series=receipt.series,

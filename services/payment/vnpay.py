@@ -17,6 +17,7 @@ from enum import Enum, StrEnum
 from typing import Final
 from urllib.parse import urlencode
 
+from kit.money import CURRENCY
 from kit.text import fold
 
 VERSION: Final = "2.1.0"
@@ -24,6 +25,10 @@ ZONE: Final = timezone(timedelta(hours=7))
 _SIGNATURE = ("vnp_SecureHash", "vnp_SecureHashType")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _STAMP = "%Y%m%d%H%M%S"
+_TIME = re.compile(r"20[0-9]{12}")  # strptime alone takes fewer digits, too
+_TRANSACTION = re.compile(r"[0-9A-Za-z._-]{1,64}")
+_CODE = re.compile(r"[0-9A-Za-z]{0,10}")
+UNREADABLE: Final = -1  # an amount that is not in whole đồng
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,13 @@ class Notice:
     """A transaction as the gateway reports it, by IPN, by the browser's return or to our inquiry."""
 
     txn_ref: str
-    amount: int  # đồng
+    amount: int  # đồng; UNREADABLE in a notice that names none
     outcome: Outcome
     code: str  # vnp_ResponseCode, or the transaction status where that decides
     transaction_no: str = ""
     bank: str = ""
-    paid_on: str = ""  # yyyyMMddHHmmss in GMT+7; empty when nothing was paid
+    paid_on: str = ""  # yyyyMMddHHmmss in GMT+7; empty when nothing was paid, or when it is no time
+    currency: str = CURRENCY  # as far as the gateway names one
 
 
 class BadSignature(ValueError):
@@ -84,6 +90,8 @@ def stamp(instant: datetime) -> str:
 def from_stamp(text: str) -> datetime:
     """The instant that a gateway's time stands for. Raises Malformed when it is none."""
     try:
+        if not _TIME.fullmatch(text):
+            raise ValueError(text)
         return datetime.strptime(text, _STAMP).replace(tzinfo=ZONE)
     except ValueError as error:
         raise Malformed(f"not a time: {text!r}") from error
@@ -123,7 +131,7 @@ def payment_url(
         "vnp_Command": "pay",
         "vnp_TmnCode": merchant.tmn_code,
         "vnp_Amount": str(amount * 100),
-        "vnp_CurrCode": "VND",
+        "vnp_CurrCode": CURRENCY,
         "vnp_TxnRef": txn_ref,
         "vnp_OrderInfo": plain(text),
         "vnp_OrderType": "other",
@@ -140,7 +148,8 @@ def payment_url(
 def read_notice(params: Mapping[str, str], merchant: Merchant) -> Notice:
     """An IPN or a browser's return, believed only when signed.
 
-    Raises BadSignature when it is not, Malformed when it is and cannot be read or is another merchant's.
+    What of it is missing or makes no sense is left empty: whoever knows the charge decides what that means.
+    Raises BadSignature when it is not, Malformed when it is another merchant's or names no payment.
     """
     verify(params, merchant.secret)
     if params.get("vnp_TmnCode", "") != merchant.tmn_code:
@@ -216,13 +225,16 @@ def read_query_answer(params: Mapping[str, str], merchant: Merchant, txn_ref: st
     if code != "00" or params.get("vnp_TxnRef") != txn_ref:
         raise Malformed(f"no answer about {txn_ref}: {code}")
     status = params.get("vnp_TransactionStatus", "")
-    if status == "00":
-        return _notice(params, Outcome.PAID, "00")
-    if status == "01":
-        return _notice(params, Outcome.PENDING, status)
-    if status in ("04", "07"):  # 04: taken at the bank and not settled at the gateway
-        return _notice(params, Outcome.SUSPECT, status)
-    return _notice(params, Outcome.FAILED, status)
+    outcome = {
+        "00": Outcome.PAID,
+        "01": Outcome.PENDING,
+        "04": Outcome.SUSPECT,  # taken at the bank and not settled at the gateway
+        "07": Outcome.SUSPECT,
+    }.get(status, Outcome.FAILED)
+    notice = _notice(params, outcome, status)
+    if notice.amount == UNREADABLE:
+        raise Malformed(f"no amount of {txn_ref}")
+    return notice
 
 
 def read_refunded(params: Mapping[str, str], merchant: Merchant, txn_ref: str) -> bool:
@@ -277,19 +289,22 @@ QUERY_ANSWER_ORDER: Final = (*REFUND_ANSWER_ORDER, "PromotionCode", "PromotionAm
 def _notice(params: Mapping[str, str], outcome: Outcome, code: str) -> Notice:
     amount = params.get("vnp_Amount", "")
     txn_ref = params.get("vnp_TxnRef", "")
-    if not _DIGITS.fullmatch(amount) or int(amount) % 100 or not txn_ref:
-        raise Malformed("no amount in whole đồng, or no reference")
-    paid_on = params.get("vnp_PayDate", "")
-    if outcome in (Outcome.PAID, Outcome.SUSPECT) and paid_on:
+    if not txn_ref or not _CODE.fullmatch(code):
+        raise Malformed("no reference, or no code")
+    transaction, paid_on = params.get("vnp_TransactionNo", ""), params.get("vnp_PayDate", "")
+    try:
         from_stamp(paid_on)
+    except Malformed:
+        paid_on = ""
     return Notice(
         txn_ref=txn_ref,
-        amount=int(amount) // 100,
+        amount=int(amount) // 100 if _DIGITS.fullmatch(amount) and int(amount) % 100 == 0 else UNREADABLE,
         outcome=outcome,
         code=code,
-        transaction_no=params.get("vnp_TransactionNo", ""),
-        bank=params.get("vnp_BankCode", ""),
+        transaction_no=transaction if _TRANSACTION.fullmatch(transaction) else "",
+        bank=params.get("vnp_BankCode", "")[:20],
         paid_on=paid_on,
+        currency=(params.get("vnp_CurrCode") or CURRENCY)[:10],
     )
 
 

@@ -301,12 +301,12 @@ class World:
         await self._until_there(charge)
         return charge
 
-    async def paid(self) -> str:
-        """A charge that is paid, by a notice that the gateway signed."""
+    async def paid(self, **more: str) -> str:
+        """A charge that is paid, by a notice that the gateway signed; or not, as `more` in it has it."""
         charge = await self.charged()
         request = pay.BeginPaymentRequest(charge_id=charge, method=pay.PAYMENT_METHOD_VNPAY)
         begun = await self.do("PaymentService.BeginPayment", request, "owner")
-        parameters = self.notice(begun.payment.reference, begun.payment.amount)
+        parameters = self.notice(begun.payment.reference, begun.payment.amount, **more)
         reply = await self.do(
             "PaymentService.HandleVnpayIpn", pay.HandleVnpayIpnRequest(parameters=parameters), "nobody"
         )

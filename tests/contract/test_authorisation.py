@@ -133,6 +133,7 @@ PaymentService.HandleVnpayIpn      | anyone                     | everyone      
 PaymentService.ReadVnpayReturn     | anyone                     | everyone                     |
 PaymentService.HandleTransferNotice | anyone                    | everyone                     |
 PaymentService.RefundPayment       | official:cashier           | cashier                      | CHARGE_NOT_FOUND
+PaymentService.ReviewPayment       | official:cashier           | cashier                      | CHARGE_NOT_FOUND
 PaymentService.BatchGetReceipts    | citizen official service:dossier,notify,gateway | owner office cashier service:dossier service:notify service:gateway | OMITTED
 PaymentService.ListReceipts        | citizen official service:dossier,notify,gateway | owner office cashier service:dossier service:notify service:gateway | NOT_YOUR_CHARGES, roleless elsewhere admin OMITTED
 PaymentService.Reconcile           | official:cashier,admin service:payment | cashier admin elsewhere service:payment |
@@ -456,6 +457,15 @@ def of_one_paid(message: Callable[[str], Message]) -> Make:
     return make
 
 
+async def doubted_payment(world: World) -> Message:
+    charge = await world.paid(vnp_PayDate="")
+    known = await world.do("PaymentService.GetCharge", pay.GetChargeRequest(id=charge), "owner")
+    (payment,) = known.charge.payments
+    return pay.ReviewPaymentRequest(
+        charge_id=charge, payment_id=payment.id, accept=True, reason="có trong sao kê"
+    )
+
+
 async def statistics(_: World) -> Message:
     today = datetime.now(UTC).date().isoformat()
     return dos.GetStatisticsRequest(**{"from": today, "to": today, "agency": "H32.15"})
@@ -632,6 +642,7 @@ SAMPLES: dict[str, Make] = {
     "PaymentService.RefundPayment": of(
         "paid", lambda id: pay.RefundPaymentRequest(charge_id=id, reason="thu nhầm")
     ),
+    "PaymentService.ReviewPayment": doubted_payment,
     "PaymentService.BatchGetReceipts": receipt_ids,
     "PaymentService.ListReceipts": about("owner", lambda id: pay.ListReceiptsRequest(payer_id=id)),
     "PaymentService.Reconcile": always(pay.ReconcileRequest(date="2026-01-05")),

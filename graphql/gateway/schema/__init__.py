@@ -17,7 +17,7 @@ from gateway.schema.catalog import CatalogQuery
 from gateway.schema.dossier import DossierMutation, DossierQuery, DossierSubscription, dossier_changed
 from gateway.schema.identity import IdentityMutation, IdentityQuery
 from gateway.schema.notify import NotifyMutation, NotifySubscription, new_notices
-from gateway.schema.payment import PaymentMutation
+from gateway.schema.payment import PaymentMutation, PaymentQuery
 from gateway.schema.vault import VaultMutation
 
 Source = Callable[..., AsyncIterator[Any]]
@@ -30,7 +30,7 @@ SOURCES: dict[str, Source] = {"dossierChanged": dossier_changed, "notices": new_
 def strawberry_schema() -> strawberry.Schema:
     """The schema as Strawberry knows it, its fields bound to plain resolvers; made once."""
     made = strawberry.Schema(
-        query=merge_types("Query", (NodeQuery, IdentityQuery, CatalogQuery, DossierQuery)),
+        query=merge_types("Query", (NodeQuery, IdentityQuery, CatalogQuery, DossierQuery, PaymentQuery)),
         mutation=merge_types(
             "Mutation", (IdentityMutation, DossierMutation, VaultMutation, PaymentMutation, NotifyMutation)
         ),

@@ -9,7 +9,7 @@ import strawberry
 
 from gateway.binding import enum, fill, view
 from gateway.relay import connect
-from gateway.scalars import DateTime
+from gateway.scalars import DateTime, Long
 from gateway.schema.base import (
     Amount,
     Connection,
@@ -62,6 +62,18 @@ class PaymentState(IntEnum):
     REFUNDED = 7
 
 
+@enum(pb.PaymentReviewReason, "PAYMENT_REVIEW_REASON_")
+class PaymentReviewReason(IntEnum):
+    """What of the gateway's signed word does not fit. GATEWAY: it doubts the payment itself."""
+
+    AMOUNT = 1
+    CURRENCY = 2
+    PAY_DATE = 3
+    TRANSACTION = 4
+    PARAMETERS = 5
+    GATEWAY = 6
+
+
 @view(pb.Charge, key="id")
 class Charge(Node):
     """What a dossier costs."""
@@ -105,6 +117,19 @@ class Payment:
     create_time: DateTime | None
     pay_time: DateTime | None
     expire_time: DateTime | None
+    review: PaymentReview | None = strawberry.field(
+        description="Why a person has, or had, to look at it; null when nothing about it was in doubt."
+    )
+
+
+@view(pb.PaymentReview)
+class PaymentReview:
+    """A payment in doubt."""
+
+    reasons: list[PaymentReviewReason]
+    amount: Money = plain(lambda review: Amount(review.amount, review.currency))
+    create_time: DateTime
+    decide_time: DateTime | None = strawberry.field(description="Null while a cashier has to look at it.")
 
 
 @view(pb.Receipt, key="id")
@@ -121,6 +146,9 @@ class Receipt(Node):
     lines: list[ChargeLine]
     amount: Money = plain(lambda receipt: receipt)
     issue_time: DateTime
+    void_time: DateTime | None = strawberry.field(
+        description="When it was annulled because its money went back; its number stays used."
+    )
 
 
 @view(pb.BeginPaymentResponse)
@@ -149,6 +177,38 @@ class RefundPaymentInput:
     )
     reason: str
     etag: str | None = None
+
+
+@strawberry.input
+class ReviewPaymentInput:
+    request_id: str | None = None
+    charge_id: strawberry.ID
+    payment_id: strawberry.ID
+    accept: bool = strawberry.field(description="Whether its money came.")
+    amount: Long | None = strawberry.field(
+        default=None, description="Đồng that came; absent: as the gateway claims."
+    )
+    reason: str
+    etag: str | None = None
+
+
+@strawberry.type
+class PaymentQuery:
+    """What cashiers look for."""
+
+    @resolver(
+        Connection[Charge],
+        description="Charges of the caller's agencies with a payment that a cashier has to look at.",
+    )
+    async def charges_under_review(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
+        context: Context = info.context
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListChargesRequest(under_review=True, page_size=size, page_token=token)
+            reply = await context.call(context.services.payment.ListCharges, request)
+            return reply.charges, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
 
 
 @strawberry.type
@@ -205,5 +265,13 @@ class PaymentMutation:
         RefundPaymentInput,
         Charge,
         "Gives the money back.",
+        answer="charge",
+    )
+    review_payment = rpc(
+        "payment",
+        pb.ReviewPaymentRequest,
+        ReviewPaymentInput,
+        Charge,
+        "Decides about a payment under review.",
         answer="charge",
     )

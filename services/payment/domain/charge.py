@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kit.clock import to_text
 from kit.errors import FailedPrecondition, InvalidInput, NotFound
-from kit.money import CURRENCY, is_amount, wrong_items
+from kit.money import CURRENCY, MOST, is_amount, wrong_items
 from payment.domain.lifecycle import (
     CHARGE_EDGES,
     HOLDS,
@@ -26,14 +26,16 @@ from payment.domain.lifecycle import (
     ChargeState,
     Method,
     PaymentFailed,
+    PaymentFlagged,
     PaymentRefunded,
     PaymentState,
     RefundReason,
     RefundRequested,
     Result,
+    ReviewReason,
     Said,
 )
-from payment.domain.records import Entry, Line, Payment, Refund, Report
+from payment.domain.records import Entry, Line, Payment, Refund, Report, Review, vietnam_day
 
 MOST_BEGUN: Final = 50
 # A gateway closes its page itself; a code, once saved as a picture, may be paid any time that day.
@@ -72,6 +74,7 @@ class Charge:
     receipt: str = ""
     receipt_number: str = ""
     receipt_tries: int = 0
+    next_void: datetime | None = None  # when its receipt is to be annulled, because the money went back
     next_receipt: datetime | None = None
     revision: int = 0
     events: list[Any] = field(default_factory=list)
@@ -104,32 +107,109 @@ class Charge:
         `must_match` refuses another amount than was asked for without taking note of it, as gateways expect
         of the answer to a notice; our own inquiry then finds what was really taken. Without it the money
         counts as received and is sent back.
+
+        A success that does not fit (`ReviewReason`) pays nothing: the payment is flagged and waits for a
+        person, or for an inquiry of ours that answers the question. Only a person can tell what another
+        currency means.
         """
         payment = self.find_reference(report.reference)
         if payment is None:
             return Said.UNKNOWN
         if report.result in (Result.PENDING, Result.UNKNOWN):
             return Said.ALREADY_KNOWN
-        if must_match and report.amount != payment.amount:
-            return Said.AMOUNT_DIFFERS
-        if report.result is Result.PAID:
-            if payment.state not in UNSETTLED:
-                return Said.ALREADY_KNOWN
-            if report.amount <= 0:
+        differs = must_match and report.amount != payment.amount
+        if report.result is Result.FAILED:
+            if differs:
                 return Said.AMOUNT_DIFFERS
-            self._receive(payment, report, now=now)
-            return Said.ACCEPTED
-        target = PaymentState.SUSPECT if report.result is Result.SUSPECT else PaymentState.FAILED
-        if (payment.state, target) not in PAYMENT_EDGES:
+            return self._fail(payment, report, now=now)
+        doubts = self._doubts(payment, report, now=now, differs=differs)
+        if doubts:
+            known = not self._flag(payment, report, doubts, now=now)
+            if differs or ReviewReason.CURRENCY in doubts:
+                return Said.AMOUNT_DIFFERS
+            return Said.ALREADY_KNOWN if known else Said.ACCEPTED
+        if payment.state not in UNSETTLED:
             return Said.ALREADY_KNOWN
-        payment.code, payment.gateway_transaction = report.code, report.transaction
-        if target is PaymentState.FAILED:
-            payment.next_ask = None
-            self._move_payment(payment, target, PaymentFailed(payment.id, report.code))
-        else:
-            payment.next_ask = payment.next_ask or now
-            self._move_payment(payment, target, None)
+        if report.amount <= 0:
+            return Said.AMOUNT_DIFFERS
+        if payment.review and payment.review.open:
+            if ReviewReason.CURRENCY in payment.review.reasons:
+                return Said.ALREADY_KNOWN
+            payment.review.decided_at = now
+        self._receive(payment, report, now=now)
         return Said.ACCEPTED
+
+    def _fail(self, payment: Payment, report: Report, *, now: datetime) -> Said:
+        """A failure ends an attempt, unless a success that the gateway signed before is under review."""
+        review = payment.review if payment.review and payment.review.open else None
+        contradicts = review is not None and review.reasons != [ReviewReason.GATEWAY]
+        if contradicts or (payment.state, PaymentState.FAILED) not in PAYMENT_EDGES:
+            return Said.ALREADY_KNOWN
+        if review is not None:
+            review.decided_at = now
+        payment.code, payment.gateway_transaction = report.code, report.transaction
+        payment.next_ask = None
+        self._move_payment(payment, PaymentState.FAILED, PaymentFailed(payment.id, report.code))
+        return Said.ACCEPTED
+
+    def _flag(self, payment: Payment, report: Report, doubts: list[ReviewReason], *, now: datetime) -> bool:
+        """Puts a payment under review; False when nothing of it is new."""
+        reasons = [reason.value for reason in doubts]
+        old = payment.review
+        decided = old is not None and old.decided_by != "" and old.transaction == report.transaction
+        if old is None or (not old.open and not decided and payment.state in UNSETTLED):
+            payment.review = Review(
+                reasons=reasons,
+                at=now,
+                amount=min(max(report.amount, 0), MOST),
+                currency=report.currency,
+                transaction=report.transaction,
+                taken_on=report.taken_on if ReviewReason.PAY_DATE not in doubts else "",
+            )
+        elif new := [reason for reason in reasons if reason not in old.reasons]:
+            old.reasons += new
+            old.decided_at, old.decided_by = None, ""
+        else:
+            return False
+        if payment.state in UNSETTLED:
+            payment.code, payment.gateway_transaction = report.code, report.transaction
+            payment.next_ask = now
+            if payment.state is not PaymentState.SUSPECT:
+                self._move_payment(payment, PaymentState.SUSPECT, None)
+        self.events.append(PaymentFlagged(payment.id, tuple(reasons)))
+        return True
+
+    def decide(
+        self, payment: str, *, accept: bool, amount: int = 0, by: str, note: str, now: datetime
+    ) -> None:
+        """A person's word on a payment under review: the money came (`amount` đồng; 0: as claimed), or not.
+
+        Where the payment was settled all the same, this only takes note. Raises FailedPrecondition
+        NOTHING_TO_REVIEW, InvalidInput for an amount that cannot be, NotFound for an unknown payment.
+        """
+        chosen = self.payment(payment)
+        review = chosen.review
+        if review is None or not review.open:
+            raise FailedPrecondition("NOTHING_TO_REVIEW", "nobody has to look at this payment")
+        claimed = review.amount if review.currency == CURRENCY else 0
+        if accept and chosen.state in UNSETTLED and not is_amount(amount or claimed):
+            raise InvalidInput("BAD_AMOUNT", "say how many đồng came")
+        review.decided_at, review.decided_by, review.note = now, by, note
+        if chosen.state not in UNSETTLED:
+            return
+        if accept:
+            report = Report(
+                chosen.reference,
+                Result.PAID,
+                amount or claimed,
+                chosen.code,
+                review.transaction,
+                review.taken_on or vietnam_day(now),
+            )
+            self._receive(chosen, report, now=now)
+        elif chosen.state is PaymentState.SUSPECT:
+            chosen.next_ask = None
+            self._move_payment(chosen, PaymentState.FAILED, PaymentFailed(chosen.id, chosen.code))
 
     def transfer_received(self, report: Report, *, payment: str, now: datetime) -> Said:
         """Money that reached the account with a reference of ours; `payment` is the id if it needs a new one.
@@ -143,8 +223,11 @@ class Charge:
         found = self.find_reference(report.reference)
         if found is None or found.method is not Method.VIETQR or report.amount <= 0:
             return Said.UNKNOWN
-        if found.received:
+        if found.received or found.gateway_transaction:
             found = self._append(Method.VIETQR, payment=payment, now=now)
+        if doubts := self._doubts(found, report, now=now):
+            self._flag(found, report, doubts, now=now)
+            return Said.AMOUNT_DIFFERS if ReviewReason.CURRENCY in doubts else Said.ACCEPTED
         self._receive(found, report, now=now)
         return Said.ACCEPTED if report.amount == found.amount else Said.AMOUNT_DIFFERS
 
@@ -167,8 +250,13 @@ class Charge:
             asked.next_ask = None
 
     def taken_days(self) -> list[str]:
-        """The ISO dates on which gateways took money for it, in order."""
-        return sorted({p.taken_on for p in self.payments if p.received and p.taken_on})
+        """The ISO dates on which gateways took money for it, or claim to have, in order."""
+        days = {p.day for p in self.payments} | {p.review.day for p in self.under_review() if p.review}
+        return sorted(days - {""})
+
+    def under_review(self) -> list[Payment]:
+        """Its payments that a person has to look at."""
+        return [p for p in self.payments if p.review and p.review.open]
 
     def cancel(self, reason: str, *, now: datetime) -> None:
         """Nobody has to pay it any more. Raises FailedPrecondition CHARGE_NOT_DUE."""
@@ -211,6 +299,7 @@ class Charge:
         self._move_payment(chosen, PaymentState.REFUNDED, None)
         if self.state is ChargeState.REFUND_PENDING and chosen is self.settling():
             self._move(ChargeState.REFUNDED, event)
+            self.next_void = now
         else:
             self.events.append(event)
 
@@ -235,6 +324,10 @@ class Charge:
         if self.receipt not in ("", receipt):
             raise FailedPrecondition("RECEIPT_EXISTS", "the charge has another receipt already")
         self.receipt, self.receipt_number, self.next_receipt = receipt, number, None
+
+    def receipt_voided(self) -> None:
+        """Its receipt is annulled."""
+        self.next_void = None
 
     def receipt_delayed(self, *, now: datetime, wait: timedelta) -> None:
         """The receipt could not be issued now; it will be tried again."""
@@ -269,6 +362,8 @@ class Charge:
         due += [p.refund.next_try for p in self.payments if p.refund and p.refund.next_try]
         if self.next_receipt:
             due.append(self.next_receipt)
+        elif self.next_void:
+            due.append(self.next_void)
         return to_text(min(due)) if due else ""
 
     def _append(self, method: Method, *, payment: str, now: datetime) -> Payment:
@@ -306,6 +401,29 @@ class Charge:
         payment.refund = Refund(reason=reason.value, requested_at=now, next_try=now)
         event = RefundRequested(payment.id, report.amount, reason.value)
         self._move_payment(payment, PaymentState.REFUND_PENDING, event)
+
+    def _doubts(
+        self, payment: Payment, report: Report, *, now: datetime, differs: bool = False
+    ) -> list[ReviewReason]:
+        """What of a signed success does not fit; empty when it can be believed.
+
+        Of a payment that is settled already, only what contradicts it matters.
+        """
+        settled = payment.state not in UNSETTLED
+        paid = report.result is Result.PAID and not settled
+        number = report.transaction.strip("0")
+        earliest = vietnam_day(self.created_at - timedelta(days=1))
+        latest = vietnam_day(now + timedelta(days=1))
+        another = settled and number != "" and report.transaction != payment.gateway_transaction
+        found = {
+            ReviewReason.AMOUNT: differs,
+            ReviewReason.CURRENCY: report.currency != CURRENCY,
+            ReviewReason.PAY_DATE: paid and not earliest <= report.taken_on <= latest,
+            ReviewReason.TRANSACTION: another or (paid and not number),
+            ReviewReason.PARAMETERS: paid and report.repeated,
+            ReviewReason.GATEWAY: not settled and report.result is Result.SUSPECT,
+        }
+        return [reason for reason, doubted in found.items() if doubted]
 
     def _refunding(self, payment: str) -> tuple[Payment, Refund]:
         chosen = self.payment(payment)

@@ -42,6 +42,17 @@ class RefundReason(StrEnum):
     OFFICIAL = "OFFICIAL"
 
 
+class ReviewReason(StrEnum):
+    """What of a gateway's signed word does not fit: a person decides, or an inquiry of ours."""
+
+    AMOUNT = "AMOUNT"
+    CURRENCY = "CURRENCY"
+    PAY_DATE = "PAY_DATE"  # absent, not a time, or none at which this payment can have been made
+    TRANSACTION = "TRANSACTION"  # without the gateway's number, or with another one than before
+    PARAMETERS = "PARAMETERS"  # some came more than once
+    GATEWAY = "GATEWAY"  # the gateway doubts it itself (07)
+
+
 class Said(StrEnum):
     """What became of a report from a gateway; the adapters turn it into the gateway's own codes."""
 
@@ -97,6 +108,14 @@ class PaymentFailed:
 
 
 @dataclass(frozen=True)
+class PaymentFlagged:
+    """A person has to look at a payment; no edge, since it may be in any state."""
+
+    payment: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RefundRequested:
     payment: str
     amount: int
@@ -128,6 +147,7 @@ PAYMENT_EDGES: Final[dict[tuple[PaymentState, PaymentState], type | None]] = {
     (_P.PENDING, _P.EXPIRED): None,
     (_P.PENDING, _P.SUSPECT): None,
     (_P.EXPIRED, _P.SUSPECT): None,
+    (_P.FAILED, _P.SUSPECT): None,
     # A signed success counts whenever it comes: money that was taken is never overlooked.
     **{(source, _P.PAID): ChargePaid for source in UNSETTLED},
     **{(source, _P.REFUND_PENDING): RefundRequested for source in (*UNSETTLED, _P.PAID)},

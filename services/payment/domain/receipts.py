@@ -28,9 +28,14 @@ class ReceiptIssued:
     pass
 
 
+@dataclass(frozen=True)
+class ReceiptVoided:
+    reason: str
+
+
 @dataclass
 class Receipt:
-    """Proof of one payment. Never changed once it exists."""
+    """Proof of one payment. It keeps its number and what it says for ever; it can only be annulled."""
 
     id: str
     charge: str
@@ -48,8 +53,16 @@ class Receipt:
     amount: int
     currency: str
     issued_at: datetime
+    voided_at: datetime | None = None  # the money went back: it proves nothing any more
+    void_reason: str = ""
     revision: int = 0
     events: list[Any] = field(default_factory=list)
+
+    def void(self, reason: str, *, now: datetime) -> None:
+        """Annuls it, once; its number stays used, so the series has no gap."""
+        if self.voided_at is None:
+            self.voided_at, self.void_reason = now, reason
+            self.events.append(ReceiptVoided(reason))
 
     @property
     def number_text(self) -> str:

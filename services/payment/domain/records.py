@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from kit.clock import VIETNAM
+from kit.money import CURRENCY
 from payment.domain.lifecycle import Account, Method, PaymentState, Result
 
 
@@ -44,6 +46,34 @@ class Refund:
 
 
 @dataclass
+class Review:
+    """What a gateway's notice claims that cannot simply be believed, until somebody has decided.
+
+    `decided_by` is a cashier, or empty where our own inquiry answered the question.
+    """
+
+    reasons: list[str]
+    at: datetime
+    amount: int = 0  # claimed, in đồng if it is in đồng
+    currency: str = CURRENCY
+    transaction: str = ""
+    taken_on: str = ""
+    decided_at: datetime | None = None
+    decided_by: str = ""
+    note: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody has decided yet."""
+        return self.decided_at is None
+
+    @property
+    def day(self) -> str:
+        """The ISO date in Vietnam under which reconciliation shows it."""
+        return self.taken_on or vietnam_day(self.at)
+
+
+@dataclass
 class Payment:
     """One attempt to pay, or money that came without one. `received` is what the gateway really took."""
 
@@ -62,6 +92,17 @@ class Payment:
     asked: int = 0
     next_ask: datetime | None = None
     refund: Refund | None = None
+    review: Review | None = None
+
+    @property
+    def day(self) -> str:
+        """The ISO date in Vietnam of the statement that has it; empty while no money came.
+
+        Without a date of the gateway it is ours, so that what came is never outside reconciliation.
+        """
+        if not self.received:
+            return ""
+        return self.taken_on or (vietnam_day(self.paid_at) if self.paid_at else "")
 
 
 @dataclass(frozen=True)
@@ -74,3 +115,10 @@ class Report:
     code: str
     transaction: str = ""
     taken_on: str = ""
+    currency: str = CURRENCY
+    repeated: bool = False  # some of its parameters came more than once
+
+
+def vietnam_day(at: datetime) -> str:
+    """The ISO date in Vietnam of an instant."""
+    return at.astimezone(VIETNAM).date().isoformat()

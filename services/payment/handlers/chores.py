@@ -62,6 +62,8 @@ async def do_chores(ports: Ports, charge: Charge) -> None:
             await ports.charges.change(
                 charge.id, lambda c: c.receipt_delayed(now=ports.clock(), wait=ports.terms.retry_after)
             )
+    elif charge.next_void and charge.next_void <= now:
+        await _void_receipt(ports, charge)
     for payment in charge.payments:
         if payment.next_ask and payment.next_ask <= now:
             await _ask(ports, charge, payment)
@@ -127,6 +129,17 @@ async def issue_receipt(ports: Ports, charge: Charge) -> Receipt:
     issued = receipt
     await ports.charges.change(charge.id, lambda c: c.receipt_issued(issued.id, issued.label))
     return issued
+
+
+async def _void_receipt(ports: Ports, charge: Charge) -> None:
+    """Annuls the receipt of money that went back. It exists: a charge that still waits for its receipt gets
+    that first."""
+    settling = charge.settling()
+    reason = settling.refund.reason if settling and settling.refund else ""
+    await ports.receipts.change(
+        receipts.receipt_id(charge.id), lambda receipt: receipt.void(reason, now=ports.clock())
+    )
+    await ports.charges.change(charge.id, lambda c: c.receipt_voided())
 
 
 async def _number(ports: Ports, charge: Charge) -> Receipt:

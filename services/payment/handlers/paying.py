@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kit.auth import ANYONE, CITIZEN, Caller, allow, official
 from kit.errors import DomainError, FieldViolation, Forbidden, InvalidInput, NotFound
 from kit.ids import derived, uuid7
+from kit.money import is_amount
+from kit.text import nfc
 from payment import vnpay
 from payment.domain.charge import REFERENCE_LENGTH, Charge
-from payment.domain.lifecycle import Method, RefundReason, Result, Said
+from payment.domain.lifecycle import Method, PaymentState, RefundReason, Result, Said
 from payment.domain.records import Payment, Report
 from payment.handlers import Begun, Ports
 from payment.handlers.reading import get_charge
 from payment.vnpay import IpnAnswer
 
 log = logging.getLogger(__name__)
+LONGEST_REASON = 2000
 _REFERENCE = re.compile(r"MC[0-9A-HJKMNP-TV-Z]{12}[0-9]{2}")
 _IPN = {
     Said.ACCEPTED: IpnAnswer.OK,
@@ -64,11 +67,16 @@ async def _own(ports: Ports, caller: Caller, charge_id: str) -> Charge:
 
 
 @allow(ANYONE)
-async def handle_vnpay_ipn(ports: Ports, caller: Caller, *, parameters: Mapping[str, str]) -> IpnAnswer:
-    """The gateway's notice, which decides by its signature alone; it may come often, late, or forged."""
+async def handle_vnpay_ipn(
+    ports: Ports, caller: Caller, *, parameters: Mapping[str, str], repeated: bool = False
+) -> IpnAnswer:
+    """The gateway's notice, which decides by its signature alone; it may come often, late, or forged.
+
+    `repeated`: some of its parameters came more than once, so that nobody knows which ones were meant.
+    """
     try:
         notice = vnpay.read_notice(parameters, ports.merchant)
-        report = report_of(notice)
+        report = replace(report_of(notice), repeated=repeated)
     except vnpay.BadSignature:
         log.warning("a notice with a bad signature was turned away")
         return IpnAnswer.BAD_CHECKSUM
@@ -112,9 +120,9 @@ async def _report(ports: Ports, report: Report, apply: Callable[[Charge], Said])
     charge = await by_reference(ports, report.reference)
     if charge is None:
         return Said.UNKNOWN
-    before = [p.state for p in charge.payments]
+    before = _seen(charge)
     said = apply(charge)
-    if [p.state for p in charge.payments] == before:
+    if _seen(charge) == before:
         return said
 
     def change(fresh: Charge) -> None:
@@ -124,6 +132,11 @@ async def _report(ports: Ports, report: Report, apply: Callable[[Charge], Said])
     await ports.charges.change(charge.id, change)
     ports.wake()
     return said
+
+
+def _seen(charge: Charge) -> list[tuple[PaymentState, int]]:
+    """What a report can change of a charge's payments."""
+    return [(p.state, len(p.review.reasons) if p.review and p.review.open else 0) for p in charge.payments]
 
 
 async def by_reference(ports: Ports, reference: str) -> Charge | None:
@@ -149,6 +162,7 @@ def report_of(notice: vnpay.Notice) -> Report:
         code=notice.code,
         transaction=notice.transaction_no,
         taken_on=vnpay.from_stamp(notice.paid_on).date().isoformat() if notice.paid_on else "",
+        currency=notice.currency,
     )
 
 
@@ -188,11 +202,8 @@ async def refund_payment(
     request: Any = None,
 ) -> Charge:
     """Sends the money of a charge back, or tries a refused refund again. Cashiers of its agency."""
-    charge = await get_charge(ports, caller, id=charge_id)
-    if not caller.has("cashier", charge.agency):
-        raise Forbidden("NOT_YOUR_AGENCY", "only a cashier of the collecting agency", agency=charge.agency)
-    if not reason.strip():
-        raise InvalidInput(violations=[FieldViolation("reason", "REQUIRED", "say why")])
+    await _as_cashier(ports, caller, charge_id)
+    reason = _said(reason)
 
     def refund(charge: Charge) -> None:
         charge.request_refund(
@@ -206,3 +217,50 @@ async def refund_payment(
     charge = await ports.charges.change(charge_id, refund, request=request, etag=etag or None)
     ports.wake()
     return charge
+
+
+@allow(official("cashier"))
+async def review_payment(
+    ports: Ports,
+    caller: Caller,
+    *,
+    charge_id: str,
+    payment_id: str,
+    accept: bool,
+    amount: int = 0,
+    reason: str,
+    etag: str | None = None,
+    request: Any = None,
+) -> Charge:
+    """Decides about a payment under review: its money came (`amount` đồng; 0: as claimed), or it did not.
+    Cashiers of its agency."""
+    await _as_cashier(ports, caller, charge_id)
+    reason = _said(reason)
+    if amount and not is_amount(amount):
+        raise InvalidInput(
+            violations=[FieldViolation("amount", "BAD_AMOUNT", "whole đồng, at most 10 digits")]
+        )
+
+    def decide(charge: Charge) -> None:
+        charge.decide(
+            payment_id, accept=accept, amount=amount, by=caller.subject, note=reason, now=ports.clock()
+        )
+
+    charge = await ports.charges.change(charge_id, decide, request=request, etag=etag or None)
+    ports.wake()
+    return charge
+
+
+async def _as_cashier(ports: Ports, caller: Caller, charge_id: str) -> None:
+    charge = await get_charge(ports, caller, id=charge_id)
+    if not caller.has("cashier", charge.agency):
+        raise Forbidden("NOT_YOUR_AGENCY", "only a cashier of the collecting agency", agency=charge.agency)
+
+
+def _said(reason: str) -> str:
+    reason = nfc(reason).strip()
+    if not reason:
+        raise InvalidInput(violations=[FieldViolation("reason", "REQUIRED", "say why")])
+    if len(reason) > LONGEST_REASON:
+        raise InvalidInput(violations=[FieldViolation("reason", "TOO_LONG", f"at most {LONGEST_REASON}")])
+    return reason

@@ -41,10 +41,29 @@ async def batch_get_charges(ports: Ports, caller: Caller, *, ids: Sequence[str])
 
 @allow(*READERS)
 async def list_charges(
-    ports: Ports, caller: Caller, *, payer: str, states: Sequence[ChargeState], size: int, token: str
+    ports: Ports,
+    caller: Caller,
+    *,
+    payer: str,
+    states: Sequence[ChargeState],
+    size: int,
+    token: str,
+    under_review: bool = False,
 ) -> tuple[list[Charge], str]:
-    """A payer's charges, newest first, and where the next page begins. Officials: of their agencies."""
-    which: dict[str, Any] = _of_payer(caller, payer)
+    """A payer's charges, newest first, and where the next page begins. Officials: of their agencies.
+
+    `under_review`: those with a payment that a person has to look at; of any payer for cashiers.
+    """
+    which: dict[str, Any]
+    if under_review and not payer and caller.kind == "official":
+        agencies = sorted({role.agency for role in caller.roles if role.name == "cashier"})
+        if not agencies:
+            raise Forbidden("NOT_YOUR_CHARGES", "cashiers look at payments under review")
+        which = {"agency": {"$in": agencies}}
+    else:
+        which = _of_payer(caller, payer)
+    if under_review:
+        which["review"] = 1
     if states:
         which["status"] = {"$in": sorted({s.value for s in states})}
     page = await ports.charges.page(which, size=_size(size), token=token)

@@ -19,7 +19,7 @@ from payment import vnpay
 from payment.domain.charge import Charge, create
 from payment.domain.lifecycle import Method, Result
 from payment.domain.receipts import Book, Receipt
-from payment.domain.records import Line, Payment, Report
+from payment.domain.records import Line, Payment, Report, vietnam_day
 from payment.handlers import Begun, Ports, StatementLine
 from payment.vnpay import RefundAnswer
 
@@ -221,6 +221,7 @@ class World:
                 "chore_at": c.chore_at(),
                 "taken_first": min(c.taken_days(), default=""),
                 "taken_last": max(c.taken_days(), default=""),
+                "review": int(bool(c.under_review())),
             },
             self.steps,
         )
@@ -265,7 +266,8 @@ class World:
             Method.VNPAY, payment=f"payment-{id}", now=self.now, ask_after=timedelta(minutes=2)
         )
         charge.report(
-            Report(payment.reference, Result.PAID, charge.amount, "00", f"T-{id}", "2026-11-23"), now=self.now
+            Report(payment.reference, Result.PAID, charge.amount, "00", f"T-{id}", vietnam_day(self.now)),
+            now=self.now,
         )
         self.charges._keep(charge)
         return self.stored(id)

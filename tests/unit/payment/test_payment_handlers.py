@@ -48,6 +48,7 @@ MATRIX: dict[str, set[str]] = {
     "handle_transfer_notice": set(CALLERS),
     "read_vnpay_return": set(CALLERS),
     "refund_payment": {"cashier"},
+    "review_payment": {"cashier"},
     "reconcile": {"cashier", "cashier elsewhere", "admin"},
 }
 HANDLERS = {
@@ -69,6 +70,12 @@ async def test_an_operation_serves_those_of_the_matrix_and_no_others(
 ) -> None:
     if operation == "begin_payment":
         charge = world.charge("c1")
+    elif operation == "review_payment":
+        charge = world.paid("c1")
+        charge.report(
+            Report(charge.payments[0].reference, Result.PAID, 1, "00", "T-c1"), now=world.now, must_match=True
+        )
+        world.charges._keep(charge)
     else:
         charge = world.paid("c1")
         await chores.sweep(world.ports)
@@ -85,6 +92,12 @@ async def test_an_operation_serves_those_of_the_matrix_and_no_others(
         "handle_transfer_notice": {"body": b"", "signature": ""},
         "read_vnpay_return": {"parameters": {}},
         "refund_payment": {"charge_id": "c1", "reason": "Thu nhầm"},
+        "review_payment": {
+            "charge_id": "c1",
+            "payment_id": "payment-c1",
+            "accept": True,
+            "reason": "Đã thấy tiền",
+        },
         "reconcile": {"day": "2026-11-23"},
     }
     before = copy.deepcopy(world.charges.items)
@@ -139,9 +152,10 @@ async def test_notices_are_answered_by_the_gateways_own_codes_and_only_the_first
     assert await ipn(world, {}) is IpnAnswer.BAD_CHECKSUM
     assert await ipn(world, world.ipn(stranger)) is IpnAnswer.ORDER_NOT_FOUND
     assert await ipn(world, world.ipn(nonsense)) is IpnAnswer.ORDER_NOT_FOUND
-    assert await ipn(world, world.ipn(payment, vnp_Amount="100")) is IpnAnswer.AMOUNT_DIFFERS
     assert await ipn(world, world.ipn(payment, vnp_TmnCode="OTHER")) is IpnAnswer.OTHER
+    assert await ipn(world, world.ipn(payment, vnp_TxnRef="")) is IpnAnswer.OTHER
     assert world.charges.items == untouched
+    assert await ipn(world, world.ipn(payment, vnp_Amount="100")) is IpnAnswer.AMOUNT_DIFFERS
     assert await ipn(world, good) is IpnAnswer.OK
     written = copy.deepcopy(world.charges.items)
     assert await ipn(world, good) is IpnAnswer.ALREADY_CONFIRMED

@@ -91,6 +91,77 @@ PAYMENT_STATE_REFUND_PENDING: PaymentState.ValueType  # 6
 PAYMENT_STATE_REFUNDED: PaymentState.ValueType  # 7
 Global___PaymentState: _TypeAlias = PaymentState  # noqa: Y015
 
+class _PaymentReviewReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PaymentReviewReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PaymentReviewReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAYMENT_REVIEW_REASON_UNSPECIFIED: _PaymentReviewReason.ValueType  # 0
+    PAYMENT_REVIEW_REASON_AMOUNT: _PaymentReviewReason.ValueType  # 1
+    PAYMENT_REVIEW_REASON_CURRENCY: _PaymentReviewReason.ValueType  # 2
+    PAYMENT_REVIEW_REASON_PAY_DATE: _PaymentReviewReason.ValueType  # 3
+    """No time of payment, or one that cannot be."""
+    PAYMENT_REVIEW_REASON_TRANSACTION: _PaymentReviewReason.ValueType  # 4
+    """No number of the transaction, or another one than before."""
+    PAYMENT_REVIEW_REASON_PARAMETERS: _PaymentReviewReason.ValueType  # 5
+    """Some came more than once."""
+    PAYMENT_REVIEW_REASON_GATEWAY: _PaymentReviewReason.ValueType  # 6
+    """The gateway doubts it itself (07)."""
+
+class PaymentReviewReason(_PaymentReviewReason, metaclass=_PaymentReviewReasonEnumTypeWrapper):
+    """What of the gateway's signed word does not fit what we asked for."""
+
+PAYMENT_REVIEW_REASON_UNSPECIFIED: PaymentReviewReason.ValueType  # 0
+PAYMENT_REVIEW_REASON_AMOUNT: PaymentReviewReason.ValueType  # 1
+PAYMENT_REVIEW_REASON_CURRENCY: PaymentReviewReason.ValueType  # 2
+PAYMENT_REVIEW_REASON_PAY_DATE: PaymentReviewReason.ValueType  # 3
+"""No time of payment, or one that cannot be."""
+PAYMENT_REVIEW_REASON_TRANSACTION: PaymentReviewReason.ValueType  # 4
+"""No number of the transaction, or another one than before."""
+PAYMENT_REVIEW_REASON_PARAMETERS: PaymentReviewReason.ValueType  # 5
+"""Some came more than once."""
+PAYMENT_REVIEW_REASON_GATEWAY: PaymentReviewReason.ValueType  # 6
+"""The gateway doubts it itself (07)."""
+Global___PaymentReviewReason: _TypeAlias = PaymentReviewReason  # noqa: Y015
+
+@_typing.final
+class PaymentReview(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASONS_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    amount: _builtins.int
+    """What the gateway claims was taken."""
+    currency: _builtins.str
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___PaymentReviewReason.ValueType]: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset while a person has to look at it."""
+
+    def __init__(
+        self,
+        *,
+        reasons: _abc.Iterable[Global___PaymentReviewReason.ValueType] | None = ...,
+        amount: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decide_time", b"decide_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "currency", b"currency", "decide_time", b"decide_time", "reasons", b"reasons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentReview: _TypeAlias = PaymentReview  # noqa: Y015
+
 @_typing.final
 class ChargeLine(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -130,6 +201,7 @@ class Payment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PAY_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     method: Global___PaymentMethod.ValueType
     state: Global___PaymentState.ValueType
@@ -145,6 +217,10 @@ class Payment(_message.Message):
     def pay_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def review(self) -> Global___PaymentReview:
+        """Unset when nothing about it was ever in doubt."""
+
     def __init__(
         self,
         *,
@@ -158,10 +234,11 @@ class Payment(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         pay_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        review: Global___PaymentReview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "pay_time", b"pay_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "pay_time", b"pay_time", "review", b"review"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time", "gateway_transaction", b"gateway_transaction", "id", b"id", "method", b"method", "pay_time", b"pay_time", "reference", b"reference", "response_code", b"response_code", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time", "gateway_transaction", b"gateway_transaction", "id", b"id", "method", b"method", "pay_time", b"pay_time", "reference", b"reference", "response_code", b"response_code", "review", b"review", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,6 +333,8 @@ class Receipt(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     ISSUE_TIME_FIELD_NUMBER: _builtins.int
+    VOID_TIME_FIELD_NUMBER: _builtins.int
+    VOID_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     charge_id: _builtins.str
     form: _builtins.str
@@ -269,10 +348,15 @@ class Receipt(_message.Message):
     agency: _builtins.str
     amount: _builtins.int
     currency: _builtins.str
+    void_reason: _builtins.str
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChargeLine]: ...
     @_builtins.property
     def issue_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def void_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was annulled because the money went back; its number stays used."""
+
     def __init__(
         self,
         *,
@@ -289,10 +373,12 @@ class Receipt(_message.Message):
         amount: _builtins.int = ...,
         currency: _builtins.str = ...,
         issue_time: _timestamp_pb2.Timestamp | None = ...,
+        void_time: _timestamp_pb2.Timestamp | None = ...,
+        void_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["issue_time", b"issue_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issue_time", b"issue_time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "amount", b"amount", "charge_id", b"charge_id", "currency", b"currency", "form", b"form", "id", b"id", "issue_time", b"issue_time", "lines", b"lines", "number", b"number", "payer_id", b"payer_id", "payer_name", b"payer_name", "payer_tax_code", b"payer_tax_code", "series", b"series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "amount", b"amount", "charge_id", b"charge_id", "currency", b"currency", "form", b"form", "id", b"id", "issue_time", b"issue_time", "lines", b"lines", "number", b"number", "payer_id", b"payer_id", "payer_name", b"payer_name", "payer_tax_code", b"payer_tax_code", "series", b"series", "void_reason", b"void_reason", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,11 +471,14 @@ class ListChargesRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNDER_REVIEW_FIELD_NUMBER: _builtins.int
     payer_id: _builtins.str
     """Empty: the caller."""
     page_size: _builtins.int
     """At most 100; 20 when 0."""
     page_token: _builtins.str
+    under_review: _builtins.bool
+    """Only those with a payment under review. For cashiers, who need no payer_id then: of their agencies."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___ChargeState.ValueType]: ...
     def __init__(
@@ -399,10 +488,11 @@ class ListChargesRequest(_message.Message):
         states: _abc.Iterable[Global___ChargeState.ValueType] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        under_review: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "payer_id", b"payer_id", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "payer_id", b"payer_id", "states", b"states", "under_review", b"under_review"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,6 +610,9 @@ class HandleVnpayIpnRequest(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    REPEATED_PARAMETERS_FIELD_NUMBER: _builtins.int
+    repeated_parameters: _builtins.bool
+    """Some names came more than once; `parameters` has the last of each."""
     @_builtins.property
     def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The query as received, names and values decoded."""
@@ -528,10 +621,11 @@ class HandleVnpayIpnRequest(_message.Message):
         self,
         *,
         parameters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        repeated_parameters: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "repeated_parameters", b"repeated_parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -730,6 +824,65 @@ class RefundPaymentResponse(_message.Message):
 Global___RefundPaymentResponse: _TypeAlias = RefundPaymentResponse  # noqa: Y015
 
 @_typing.final
+class ReviewPaymentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    ACCEPT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    charge_id: _builtins.str
+    payment_id: _builtins.str
+    accept: _builtins.bool
+    """True: its money came. False: it did not."""
+    amount: _builtins.int
+    """Đồng that came; 0: as the gateway claims."""
+    reason: _builtins.str
+    etag: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        charge_id: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        accept: _builtins.bool = ...,
+        amount: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "amount", b"amount", "charge_id", b"charge_id", "etag", b"etag", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReviewPaymentRequest: _TypeAlias = ReviewPaymentRequest  # noqa: Y015
+
+@_typing.final
+class ReviewPaymentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def charge(self) -> Global___Charge: ...
+    def __init__(
+        self,
+        *,
+        charge: Global___Charge | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charge", b"charge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge", b"charge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReviewPaymentResponse: _TypeAlias = ReviewPaymentResponse  # noqa: Y015
+
+@_typing.final
 class BatchGetReceiptsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -851,7 +1004,9 @@ class ReconcileResponse(_message.Message):
         THEIR_AMOUNT_FIELD_NUMBER: _builtins.int
         reference: _builtins.str
         kind: _builtins.str
-        """MISSING_HERE, MISSING_THERE, AMOUNT or STATE."""
+        """MISSING_HERE, MISSING_THERE, AMOUNT, STATE, TWICE (a side has the transaction more than once) or
+        REVIEW (a person has yet to look at the payment).
+        """
         our_amount: _builtins.int
         their_amount: _builtins.int
         def __init__(

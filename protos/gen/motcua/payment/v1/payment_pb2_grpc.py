@@ -75,6 +75,11 @@ class PaymentServiceStub:
                 request_serializer=motcua_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentRequest.SerializeToString,
                 response_deserializer=motcua_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentResponse.FromString,
                 _registered_method=True)
+        self.ReviewPayment = channel.unary_unary(
+                '/motcua.payment.v1.PaymentService/ReviewPayment',
+                request_serializer=motcua_dot_payment_dot_v1_dot_payment__pb2.ReviewPaymentRequest.SerializeToString,
+                response_deserializer=motcua_dot_payment_dot_v1_dot_payment__pb2.ReviewPaymentResponse.FromString,
+                _registered_method=True)
         self.BatchGetReceipts = channel.unary_unary(
                 '/motcua.payment.v1.PaymentService/BatchGetReceipts',
                 request_serializer=motcua_dot_payment_dot_v1_dot_payment__pb2.BatchGetReceiptsRequest.SerializeToString,
@@ -151,6 +156,13 @@ class PaymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReviewPayment(self, request, context):
+        """Decides about a payment under review. Cashiers of the charge's agency.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BatchGetReceipts(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -212,6 +224,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.RefundPayment,
                     request_deserializer=motcua_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentRequest.FromString,
                     response_serializer=motcua_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentResponse.SerializeToString,
+            ),
+            'ReviewPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewPayment,
+                    request_deserializer=motcua_dot_payment_dot_v1_dot_payment__pb2.ReviewPaymentRequest.FromString,
+                    response_serializer=motcua_dot_payment_dot_v1_dot_payment__pb2.ReviewPaymentResponse.SerializeToString,
             ),
             'BatchGetReceipts': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetReceipts,
@@ -446,6 +463,33 @@ class PaymentService:
             '/motcua.payment.v1.PaymentService/RefundPayment',
             motcua_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentRequest.SerializeToString,
             motcua_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.payment.v1.PaymentService/ReviewPayment',
+            motcua_dot_payment_dot_v1_dot_payment__pb2.ReviewPaymentRequest.SerializeToString,
+            motcua_dot_payment_dot_v1_dot_payment__pb2.ReviewPaymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

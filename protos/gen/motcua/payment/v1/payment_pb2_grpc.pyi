@@ -48,6 +48,8 @@ class PaymentServiceStub:
     """A bank's signed notice of a transfer made by VietQR."""
     RefundPayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]
     """Cashiers of the charge's agency."""
+    ReviewPayment: _grpc.UnaryUnaryMultiCallable[_payment_pb2.ReviewPaymentRequest, _payment_pb2.ReviewPaymentResponse]
+    """Decides about a payment under review. Cashiers of the charge's agency."""
     BatchGetReceipts: _grpc.UnaryUnaryMultiCallable[_payment_pb2.BatchGetReceiptsRequest, _payment_pb2.BatchGetReceiptsResponse]
     ListReceipts: _grpc.UnaryUnaryMultiCallable[_payment_pb2.ListReceiptsRequest, _payment_pb2.ListReceiptsResponse]
     Reconcile: _grpc.UnaryUnaryMultiCallable[_payment_pb2.ReconcileRequest, _payment_pb2.ReconcileResponse]
@@ -73,6 +75,8 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """A bank's signed notice of a transfer made by VietQR."""
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]  # type: ignore[assignment]
     """Cashiers of the charge's agency."""
+    ReviewPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.ReviewPaymentRequest, _payment_pb2.ReviewPaymentResponse]  # type: ignore[assignment]
+    """Decides about a payment under review. Cashiers of the charge's agency."""
     BatchGetReceipts: _aio.UnaryUnaryMultiCallable[_payment_pb2.BatchGetReceiptsRequest, _payment_pb2.BatchGetReceiptsResponse]  # type: ignore[assignment]
     ListReceipts: _aio.UnaryUnaryMultiCallable[_payment_pb2.ListReceiptsRequest, _payment_pb2.ListReceiptsResponse]  # type: ignore[assignment]
     Reconcile: _aio.UnaryUnaryMultiCallable[_payment_pb2.ReconcileRequest, _payment_pb2.ReconcileResponse]  # type: ignore[assignment]
@@ -143,6 +147,14 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payment_pb2.RefundPaymentResponse, _abc.Awaitable[_payment_pb2.RefundPaymentResponse]]:
         """Cashiers of the charge's agency."""
+
+    @_abc_1.abstractmethod
+    def ReviewPayment(
+        self,
+        request: _payment_pb2.ReviewPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payment_pb2.ReviewPaymentResponse, _abc.Awaitable[_payment_pb2.ReviewPaymentResponse]]:
+        """Decides about a payment under review. Cashiers of the charge's agency."""
 
     @_abc_1.abstractmethod
     def BatchGetReceipts(
