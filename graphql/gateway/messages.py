@@ -272,6 +272,22 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "BAD_SCHEMA": ("Biểu mẫu của thủ tục không dùng được.", "The procedure's form cannot be used."),
     "NOT_YOUR_DESK": ("Hãy nộp tại quầy của cơ quan bạn.", "File at a desk of your own agency."),
     "NOT_YOUR_STEP": ("Bước này thuộc vai trò khác.", "This step is for another role."),
+    "NOT_AT_ITS_STEP": ("Bước này thuộc cơ quan khác.", "This step is for another agency."),
+    "ONLY_ASKED": (
+        "Cơ quan được hỏi ý kiến chỉ chuyển trả lại hồ sơ.",
+        "An agency that was asked for its opinion gives the dossier back.",
+    ),
+    "STEP_SKIPPED": ("Không được bỏ qua bước nào.", "No step is left out."),
+    "UNKNOWN_STEP": ("Thủ tục không có bước này.", "The procedure has no such step."),
+    "NOT_ITS_AGENCY": ("Bước đó thuộc cơ quan khác.", "That step belongs to another agency."),
+    "NOT_THE_DECIDING_AGENCY": (
+        "Kết quả do cơ quan có thẩm quyền quyết định ký.",
+        "The deciding agency signs the result.",
+    ),
+    "TOO_MANY_HAND_OVERS": (
+        "Hồ sơ đã được chuyển quá nhiều lần.",
+        "The dossier has been handed to and fro too often.",
+    ),
     "LAST_STEP": ("Không còn bước nào để chuyển.", "There is no further step."),
     "STEP_PASSED": ("Hồ sơ đã sang bước khác.", "The dossier is at another step."),
     "SIGN_REQUIRED": ("Bước cuối được hoàn tất bằng ký kết quả.", "The last step is done by signing."),

@@ -151,6 +151,7 @@ def _ref(d: Dossier, event: Happened) -> ev.DossierRef:
         state=wire.state(d.state),
         channel=d.channel.value,  # type: ignore[arg-type]
         due_time=wire.stamp(d.due),
+        deadline_time=wire.stamp(d.deadline),
         actor_id=event.actor,
         actor_agency=event.agency,
     )

@@ -86,6 +86,8 @@ def dossier(view: View, now: datetime) -> pb.Dossier:
         create_time=stamp(d.created),
         update_time=stamp(d.updated),
         etag=str(d.revision),
+        deadline_time=stamp(d.deadline),
+        overdue=d.deadline is not None and now > d.deadline,
         allowed_actions=[action.value for action in d.allowed(view.actor, now)],
     )
     message.form.update(d.form)

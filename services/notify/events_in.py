@@ -58,6 +58,7 @@ def _bound(ports: Ports, table: Mapping[type[Message], Reaction]) -> dict[type[M
 
 # --- dossiers --------------------------------------------------------------------------------------------
 
+# Where a publisher that does not tell the deadline yet has its clock running.
 _RUNNING = (dossier_pb2.DOSSIER_STATE_RECEIVED, dossier_pb2.DOSSIER_STATE_IN_PROCESS)
 _Told = Callable[[Any, Deadline], Sequence[News]]
 
@@ -83,8 +84,8 @@ def _of(
                 code=ref.code,
                 procedure=ref.procedure_name,
                 agency=ref.current_agency or ref.receiving_agency,
-                due=_instant(ref, "due_time"),
-                running=ref.state in _RUNNING,
+                due=_instant(ref, "deadline_time") or _instant(ref, "due_time"),
+                running=ref.HasField("deadline_time") or ref.state in _RUNNING,
                 role=role(message) if role else None,
                 holder=holder(message) if holder else None,
             ),

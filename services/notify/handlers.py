@@ -383,6 +383,10 @@ async def follow(ports: Ports, standing: Standing, at: datetime) -> Deadline:
     return await ports.deadlines.change(standing.dossier, change)
 
 
+# What a reminder is called while the dossier has not been received.
+_UNRECEIVED = {"desk_due_soon": "desk_unreceived_soon", "desk_overdue": "desk_unreceived"}
+
+
 async def remind(ports: Ports, limit: int = 100) -> int:
     """Sends the reminders of dossiers that are due soon or overdue; answers how many dossiers it looked at.
 
@@ -394,20 +398,19 @@ async def remind(ports: Ports, limit: int = 100) -> int:
         kind = deadline.remind(now)
         if kind is not None and deadline.due is not None:
             due = to_text(deadline.due)
+            said: dict[str, str | Name] = {
+                "procedure": deadline.procedure,
+                "due": due,
+                "agency": Name(agency=deadline.agency),
+            }
+            if deadline.received:
+                said["code"] = deadline.code
+            else:
+                kind = _UNRECEIVED[kind]
             await tell(
                 ports,
                 derived("reminder", deadline.id, due),
-                News(
-                    kind,
-                    About(dossier=deadline.id),
-                    {
-                        "code": deadline.code,
-                        "procedure": deadline.procedure,
-                        "due": due,
-                        "agency": Name(agency=deadline.agency),
-                    },
-                    **desk_of(deadline),
-                ),
+                News(kind, About(dossier=deadline.id), said, **desk_of(deadline)),
             )
         await ports.deadlines.change(deadline.id, partial(_note, due=deadline.due, at=now))
     return len(page.items)

@@ -114,7 +114,12 @@ class Dossier(Node):
     assignee: AccountRef | None = one("accounts", "assignee_id")
     receipt: DossierReceipt | None
     submit_time: DateTime | None
-    due_time: DateTime | None
+    due_time: DateTime | None = strawberry.field(description="The appointment: when the result is due.")
+    deadline_time: DateTime | None = strawberry.field(
+        description="By when the agency that has it must have acted: received it while it is new, come to a "
+        "result later. Null while the clock stands still for the applicant, and once there is an end."
+    )
+    overdue: bool = strawberry.field(description="Whether the deadline has passed.")
     finish_time: DateTime | None
     timeliness: Timeliness | None
     supplement: SupplementRequest | None
@@ -351,8 +356,17 @@ class RequestPaymentInput:
 class HandOffInput:
     request_id: str | None = None
     dossier_id: strawberry.ID
-    to_agency: str
+    to_agency: str | None = strawberry.field(
+        default=None,
+        description="Absent: it stays, or the step says whose it is. The agency of the next step completes "
+        "the current one, which must be the caller's to complete; any other is asked for its opinion and "
+        "gives the dossier back.",
+    )
     to_official_id: strawberry.ID | None = None
+    to_step_id: str | None = strawberry.field(
+        default=None,
+        description="The current step, the next or an earlier one; to go back, `note` says why.",
+    )
     note: str | None = None
     etag: str | None = None
 

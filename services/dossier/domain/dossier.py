@@ -30,7 +30,8 @@ from dossier.domain.records import (
     timeliness,
     vietnam_day,
 )
-from dossier.domain.states import RUNNING, Action, Edge, Party, State, actions, step
+from dossier.domain.route import Move, Route
+from dossier.domain.states import RUNNING, TICKING, Action, Edge, Party, State, actions, step
 from kit.errors import Conflict, DomainError, FailedPrecondition, FieldViolation, InvalidInput
 from kit.money import wrong_items
 from kit.text import nfc
@@ -39,6 +40,7 @@ _CODE = re.compile(r"[A-Z0-9][A-Z0-9.]{0,39}-\d{6}-\d{4,6}")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 MOST_FORM = 256 * 1024  # letters of JSON
 DEEPEST_FORM = 16
+MOST_HAND_OVERS = 500  # lines of the control sheet after which it is no longer handed to and fro
 _ROLES = {
     "reception": Party.RECEPTION,
     "examiner": Party.EXAMINER,
@@ -78,6 +80,7 @@ class Dossier:
     step_due: datetime | None = None
     assignee: str = ""
     submitted: datetime | None = None
+    reception_due: datetime | None = None  # until when it is to be received or refused
     receipt: Receipt | None = None
     supplement_until: datetime | None = None
     due: datetime | None = None
@@ -107,6 +110,28 @@ class Dossier:
         return self.steps[self.step_at] if self.step_at < len(self.steps) else None
 
     @property
+    def route(self) -> Route:
+        """The chain of its steps, and who receives and decides."""
+        return Route(tuple(self.steps), self.receiving_agency, self.deciding_agency)
+
+    @property
+    def away(self) -> bool:
+        """Whether the agency that has it was only asked for its opinion on the step that it is at."""
+        working = self.state in RUNNING or self.state is State.WITHDRAWAL_REQUESTED
+        return working and self.route.is_away(self.step_at, self.current_agency)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """By when the agency that has it must have acted: received it while it is new, decided it later.
+        None without a limit, while the clock stands still for the applicant, and once there is an end.
+
+        Lists, statistics and reminders all ask this: what has no deadline is neither due soon nor overdue.
+        """
+        if self.state not in TICKING or self.paused is not None:
+            return None
+        return self.reception_due if self.state is State.NEW else self.due
+
+    @property
     def paid(self) -> bool:
         """Whether something was charged and all of it is paid."""
         return bool(self.charges) and all(charge.paid for charge in self.charges)
@@ -128,7 +153,7 @@ class Dossier:
             ):
                 found.add(Party.DESK)
             if agency == self.current_agency and self.state is not State.DRAFT and role in _ROLES:
-                found.add(_ROLES[role])
+                found.add(Party.ASKED if self.away else _ROLES[role])
         if self.state is State.DRAFT:
             found.discard(Party.FRONT)
         return frozenset(found)
@@ -144,9 +169,17 @@ class Dossier:
             possible.append(action)
         return possible
 
-    def next_step(self) -> Step | None:
-        """The step after the current one."""
-        return self.steps[self.step_at + 1] if self.step_at + 1 < len(self.steps) else None
+    def step_after(self, agency: str | None = None, to_step: str = "") -> Step | None:
+        """The step that it comes to when this one is completed or, with an agency, when it is handed there;
+        None where it stays at its step, and for what is refused."""
+        try:
+            if agency is None:
+                move = self.route.onward(self.step_at)
+            else:
+                move = self.route.handed(self.step_at, self.current_agency, agency, to_step)
+        except DomainError:
+            return None
+        return self.steps[move.to] if move.to != self.step_at and move.to < len(self.steps) else None
 
     # -- acts of the applicant's side
 
@@ -168,10 +201,11 @@ class Dossier:
         self.deciding_agency = deciding_agency
         self._move(edge, actor, at)
 
-    def submit(self, actor: Actor, at: datetime) -> None:
-        """Files the draft. That form and components are complete has been checked against the procedure."""
+    def submit(self, actor: Actor, at: datetime, *, reception_due: datetime | None = None) -> None:
+        """Files the draft, to be received by `reception_due`. That form and components are complete has been
+        checked against the procedure."""
         edge = self._may(Action.SUBMIT, actor, at)
-        self.submitted = at
+        self.submitted, self.reception_due = at, reception_due
         self._arrive(self.receiving_agency)
         self._move(edge, actor, at)
 
@@ -306,27 +340,32 @@ class Dossier:
             self._move(edge, actor, at, detail={"charge": charge})
 
     def hand_off(
-        self, actor: Actor, at: datetime, *, agency: str, official: str, note: str, step_due: datetime | None
+        self,
+        actor: Actor,
+        at: datetime,
+        *,
+        agency: str,
+        official: str,
+        note: str,
+        step_due: datetime | None,
+        to_step: str = "",
     ) -> None:
-        """Hands it to another official or agency. Where the reception does so, or where the agency is that of
-        the next step, the current step is thereby completed."""
+        """Hands it to another official, agency or step, as `Route.handed` says. A step that is thereby
+        completed must be the actor's to complete; a return to an earlier step says why. `step_due` is that of
+        the step that it comes to, if that is another one."""
         edge = self._may(Action.HAND_OFF, actor, at)
-        agency = agency or self.current_agency
-        if agency == self.current_agency and official in ("", self.assignee):
+        move = self.route.handed(self.step_at, self.current_agency, agency, to_step)
+        if move.to == self.step_at and move.agency == self.current_agency and official in ("", self.assignee):
             raise InvalidInput("NOTHING_CHANGES", "the dossier is there already")
-        here, ahead = self.step, self.next_step()
-        advance = (
-            here is not None
-            and ahead is not None
-            and (
-                here.role == "reception"
-                or (agency != self.current_agency and (ahead.agency or self.receiving_agency) == agency)
+        if move.completes:
+            _step_can_be_completed(self, actor, at)
+        elif len(self.hand_overs) >= MOST_HAND_OVERS:
+            raise FailedPrecondition(
+                "TOO_MANY_HAND_OVERS", "handed to and fro too often", most=MOST_HAND_OVERS
             )
-        )
-        self._hand(actor, at, agency, official, note, ahead if advance else here)
-        if advance:
-            self.step_at += 1
-            self.step_due = step_due
+        if move.to < self.step_at:
+            _said(note, "note")
+        self._go(move, actor, at, official, note, step_due)
         self._move(edge, actor, at, note)
 
     def complete_step(
@@ -334,14 +373,10 @@ class Dossier:
     ) -> None:
         """Completes the current step, which must be the `expected` one, and goes on to the next."""
         edge = self._may(Action.COMPLETE_STEP, actor, at)
-        here, ahead = self.step, self.next_step()
-        if here is None or ahead is None:
-            raise FailedPrecondition("LAST_STEP", "there is no step after this one")
-        if expected and expected != here.id:
+        here = self.step
+        if expected and here is not None and expected != here.id:
             raise Conflict("STEP_PASSED", "the dossier is at another step", current=here.id)
-        self._hand(actor, at, ahead.agency or self.receiving_agency, "", note, ahead)
-        self.step_at += 1
-        self.step_due = step_due
+        self._go(self.route.onward(self.step_at), actor, at, "", note, step_due)
         self._move(edge, actor, at, note)
 
     def extend_deadline(self, actor: Actor, at: datetime, *, due: datetime, reason: str) -> None:
@@ -359,8 +394,9 @@ class Dossier:
         self.results.append(document)
         self.signed_by = actor.subject
         self.finished, self.timeliness = at, timeliness(at, self.due)
-        self._hand(actor, at, self.receiving_agency, "", note, self.next_step())
-        self.step_at, self.step_due = min(self.step_at + 1, len(self.steps)), None
+        led = self.step is not None and self.step.role == "leader"
+        move = Move(self.step_at + 1 if led else self.step_at, self.receiving_agency, completes=True)
+        self._go(move, actor, at, "", note, None)
         self._move(edge, actor, at, note, detail={"document": document})
 
     def hand_over_result(self, actor: Actor, at: datetime, *, note: str) -> None:
@@ -394,17 +430,19 @@ class Dossier:
         if agency not in self.agencies:
             self.agencies.append(agency)
 
-    def _hand(
-        self, actor: Actor, at: datetime, agency: str, official: str, note: str, onward: Step | None
+    def _go(
+        self, move: Move, actor: Actor, at: datetime, official: str, note: str, step_due: datetime | None
     ) -> None:
+        """Writes a line of the control sheet and is where the move leads."""
         here = self.step
+        onward = self.steps[move.to] if move.to < len(self.steps) else None
         self.hand_overs.append(
             HandOver(
                 step=here.id if here else "",
                 step_name=here.name if here else "",
                 from_agency=self.current_agency,
                 from_official=actor.subject,
-                to_agency=agency,
+                to_agency=move.agency,
                 to_official=official,
                 at=max(at, self.updated),
                 timeliness=timeliness(at, self.step_due or self.due),
@@ -412,7 +450,9 @@ class Dossier:
                 to_role=onward.role if onward else "",
             )
         )
-        self._arrive(agency, official)
+        if move.completes or move.to != self.step_at:
+            self.step_at, self.step_due = move.to, step_due
+        self._arrive(move.agency, official)
 
     def _resume(self, due: datetime | None, step_due: datetime | None) -> None:
         self.due, self.step_due, self.paused = due, step_due, None
@@ -421,9 +461,9 @@ class Dossier:
         self.closing_reason, self.finished, self.paused, self.asked_from = reason, at, None, None
 
 
-def _said(reason: str) -> None:
+def _said(reason: str, field: str = "reason") -> None:
     if not reason:
-        raise InvalidInput(violations=[FieldViolation("reason", "REQUIRED", "say why")])
+        raise InvalidInput(violations=[FieldViolation(field, "REQUIRED", "say why")])
 
 
 def _window_is_open(dossier: Dossier, actor: Actor, at: datetime) -> None:
@@ -445,20 +485,20 @@ def _apology_is_possible(dossier: Dossier, actor: Actor, at: datetime) -> None:
 def _step_can_be_completed(dossier: Dossier, actor: Actor, at: datetime) -> None:
     here = dossier.step
     if here is None:
-        raise FailedPrecondition("LAST_STEP", "the procedure names no steps")
-    if here.role in _ROLES and _ROLES[here.role] not in actor.parties and actor.subject != dossier.assignee:
+        raise FailedPrecondition("LAST_STEP", "there is no step here")
+    if dossier.current_agency != dossier.route.place(dossier.step_at):
+        raise FailedPrecondition("NOT_AT_ITS_STEP", "this step is for another agency")
+    if here.role in _ROLES and _ROLES[here.role] not in actor.parties:
         raise FailedPrecondition("NOT_YOUR_STEP", "this step is for another role", role=here.role)
-    if dossier.next_step() is None:
-        raise FailedPrecondition("LAST_STEP", "there is no step after this one")
-    if here.role == "leader" and not _leads_later(dossier):
-        raise FailedPrecondition("SIGN_REQUIRED", "the leader's last step is completed by signing the result")
+    dossier.route.onward(dossier.step_at)
 
 
 def _result_is_due(dossier: Dossier, actor: Actor, at: datetime) -> None:
-    here = dossier.step
-    last_word = here is not None and here.role == "leader" and not _leads_later(dossier)
-    if not last_word and any(s.role == "leader" for s in dossier.steps[dossier.step_at :]):
+    route = dossier.route
+    if dossier.step_at != route.decides_at:
         raise FailedPrecondition("NOT_AT_SIGNING", "the dossier has not come to the signing leader yet")
+    if dossier.current_agency != route.place(dossier.step_at):
+        raise FailedPrecondition("NOT_THE_DECIDING_AGENCY", "the deciding agency signs")
 
 
 def _result_is_signed(dossier: Dossier, actor: Actor, at: datetime) -> None:
@@ -469,10 +509,6 @@ def _result_is_signed(dossier: Dossier, actor: Actor, at: datetime) -> None:
 def _not_rated(dossier: Dossier, actor: Actor, at: datetime) -> None:
     if dossier.rating:
         raise FailedPrecondition("RATED_ALREADY", "rated already")
-
-
-def _leads_later(dossier: Dossier) -> bool:
-    return any(s.role == "leader" for s in dossier.steps[dossier.step_at + 1 :])
 
 
 _RULES: dict[Action, Callable[[Dossier, Actor, datetime], None]] = {

@@ -41,10 +41,12 @@ class Rules:
     valid_from: date
     supplement_days: int  # working days from receipt within which a supplement may be asked for, once
     apology_days: int  # days before expiry by which an apology must be made, once
+    reception_hours: int  # working hours from filing within which it is received or refused
 
 
 # NĐ 118/2025 and its changes. A change of the law is a further line.
-RULES = (Rules(date(2025, 7, 1), supplement_days=3, apology_days=1),)
+# The hours of reception are not verified against a source: the decree's own text was not at hand.
+RULES = (Rules(date(2025, 7, 1), supplement_days=3, apology_days=1, reception_hours=8),)
 
 
 def rules_on(at: datetime) -> Rules:

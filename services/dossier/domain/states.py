@@ -37,6 +37,7 @@ class Party(StrEnum):
     EXAMINER = "examiner"  # of the agency that holds the dossier now
     LEADER = "leader"  # of the agency that holds the dossier now
     CLERK = "clerk"  # of the agency that holds the dossier now
+    ASKED = "asked"  # of an agency that has it only to give its opinion, and decides nothing
     PAYMENT = "payment"  # the payment service: a charge has been paid
 
 
@@ -90,7 +91,7 @@ GRAPH: tuple[Edge, ...] = (
     *_edges([_S.NEW], _S.NOT_RECEIVED, _A.REJECT, "DossierRejected", _P.FRONT),
     # Refused on examination: it has been received, so it can only be stopped, with form 03 all the same.
     *_edges(_RUNNING, _S.STOPPED, _A.REJECT, "DossierRejected", _P.EXAMINER, _P.LEADER),
-    *_edges(_HELD, _S.IN_PROCESS, _A.HAND_OFF, "DossierHandedOff", *_OFFICE),
+    *_edges(_HELD, _S.IN_PROCESS, _A.HAND_OFF, "DossierHandedOff", *_OFFICE, _P.ASKED),
     *_edges(_HELD, _S.IN_PROCESS, _A.COMPLETE_STEP, "StepCompleted", *_OFFICE, _P.CLERK),
     *_edges(_HELD, _S.SUPPLEMENT_REQUESTED, _A.REQUEST_SUPPLEMENT, "SupplementRequested", *_OFFICE),
     *_edges(
@@ -131,6 +132,9 @@ _BY = {action: tuple(edge for edge in GRAPH if edge.action is action) for action
 TERMINAL = frozenset({State.NOT_RECEIVED, State.STOPPED, State.HANDED_OVER, State.WITHDRAWN})
 PAUSED = frozenset({State.SUPPLEMENT_REQUESTED, State.PAYMENT_REQUESTED, State.STOPPED})
 RUNNING = frozenset(_RUNNING)
+# The agency's clock runs: until it is received, while it is worked on, while a withdrawal is to be answered.
+# The dossier's `deadline` says when it also stands still there.
+TICKING = frozenset({State.NEW, *_HELD, State.WITHDRAWAL_REQUESTED})
 WORK = frozenset({State.NEW, *_RUNNING, State.WITHDRAWAL_REQUESTED, State.DONE})  # somebody has to act
 
 

@@ -163,6 +163,7 @@ class DossierApi(DossierServiceServicer):
             request.id,
             agency=request.to_agency,
             to_official=request.to_official_id,
+            to_step=request.to_step_id,
             note=request.note,
             request=_remember(request),
             etag=request.etag,

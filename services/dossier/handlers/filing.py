@@ -17,7 +17,10 @@ from dossier.domain.records import (
     Actor,
     Attachment,
     Channel,
+    Limit,
     Procedure,
+    TimeUnit,
+    rules_on,
     vietnam_day,
 )
 from dossier.domain.states import Action
@@ -136,10 +139,16 @@ async def submit_dossier(
 ) -> View:
     """Files the draft when its form fits the schema and all that the case requires is attached."""
     seen = await open_dossier(ports, caller, id)
+    reception_due = None
     if Action.SUBMIT in seen.dossier.allowed(seen.actor, ports.clock()):
         await _complete(ports, caller, seen.dossier, seen.dossier.form, seen.dossier.attachments)
+        reception_due = await _reception_due(ports, ports.clock())
         etag = etag or str(seen.dossier.revision)  # what was checked is what is filed
-    done = await act(ports, caller, seen, Dossier.submit, request=request, etag=etag)
+
+    def submit(d: Dossier, who: Actor, at: datetime) -> None:
+        d.submit(who, at, reception_due=reception_due)
+
+    done = await act(ports, caller, seen, submit, request=request, etag=etag)
     await settle(ports, done.dossier)
     return done
 
@@ -218,6 +227,15 @@ async def rate_dossier(
         lambda d, who, at: d.rate(who, at, rating=rating, comment=comment),
         request=request,
     )
+
+
+async def _reception_due(ports: Ports, at: datetime) -> datetime | None:
+    """By when what is filed now is to be received or refused. None for days that the calendar does not know
+    yet: nobody is kept from filing by that."""
+    try:
+        return await ports.catalog.due(at, Limit(rules_on(at).reception_hours, TimeUnit.HOUR))
+    except FailedPrecondition:
+        return None
 
 
 async def _may_file_for(ports: Ports, caller: Caller, applicant: str, desks: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from dossier.domain.records import (
     rules_on,
 )
 from dossier.domain.states import Action
-from dossier.handlers import Ports, words
+from dossier.handlers import WORKING_ROLES, Ports, words
 from dossier.handlers.common import (
     act,
     applicant_verified,
@@ -149,23 +149,31 @@ async def hand_off(
     agency: str,
     to_official: str,
     note: str,
+    to_step: str = "",
     request: Any = None,
     etag: str = "",
 ) -> View:
-    """Hands the dossier to another agency, or to an official who works there."""
+    """Hands the dossier to another agency, to an official who works there, or back to an earlier step."""
     seen = await open_dossier(ports, caller, id)
-    note = words("note", note)
-    agency = agency or seen.dossier.current_agency
-    if agency != seen.dossier.current_agency and not await ports.identity.exists(agency):
+    note, known = words("note", note), seen.dossier
+    if to_step and not agency:
+        there = next((at for at, step in enumerate(known.steps) if step.id == to_step), None)
+        agency = known.current_agency if there is None else known.route.place(there)
+    agency = agency or known.current_agency
+    if agency != known.current_agency and not await ports.identity.exists(agency):
         raise wrong("to_agency", "UNKNOWN_AGENCY", "no such agency today")
     if to_official:
         account = await ports.identity.account(to_official)
-        if account is None or not any(held == agency for held, _ in account.roles):
+        if account is None or not any(
+            held == agency and role in WORKING_ROLES for held, role in account.roles
+        ):
             raise wrong("to_official_id", "NOT_OF_THIS_AGENCY", "no official of that agency")
-    step_due = await step_due_of(ports, ports.clock(), seen.dossier.next_step())
+    step_due = await step_due_of(ports, ports.clock(), known.step_after(agency, to_step))
 
     def hand(d: Dossier, who: Actor, at: datetime) -> None:
-        d.hand_off(who, at, agency=agency, official=to_official, note=note, step_due=step_due)
+        d.hand_off(
+            who, at, agency=agency, official=to_official, note=note, step_due=step_due, to_step=to_step
+        )
 
     return await act(ports, caller, seen, hand, request=request, etag=etag)
 
@@ -184,7 +192,7 @@ async def complete_step(
     """Goes on to the next step."""
     seen = await open_dossier(ports, caller, id)
     note = words("note", note)
-    step_due = await step_due_of(ports, ports.clock(), seen.dossier.next_step())
+    step_due = await step_due_of(ports, ports.clock(), seen.dossier.step_after())
 
     def complete(d: Dossier, who: Actor, at: datetime) -> None:
         d.complete_step(who, at, expected=step, note=note, step_due=step_due)

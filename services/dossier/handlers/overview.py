@@ -17,7 +17,7 @@ from dossier.domain.records import (
     vietnam_day,
     vietnam_midnight,
 )
-from dossier.domain.states import PAUSED, WORK, State
+from dossier.domain.states import PAUSED, TERMINAL, TICKING, WORK, State
 from dossier.handlers import Ports, agencies_of
 from dossier.handlers.sight import View, actor, hidden, look, open_dossier, speaks_for
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, service
@@ -57,12 +57,15 @@ class Statistics:
 
 
 def scalars(dossier: Dossier) -> dict[str, Any]:
-    """What lists and statistics filter by. Days are those of Vietnam; `finished_on` is that of a result or an
-    accepted withdrawal of something received, which is what counts as handled: on time where there is no
-    limit."""
+    """What lists and statistics filter by. `due` is the deadline; of what has ended it is the due time that
+    it had, for the statistics of days before that. Days are those of Vietnam; `finished_on` is that of a
+    result or an accepted withdrawal of something received, which is what counts as handled: on time where
+    there is no limit."""
     ended = dossier.withdrawn or dossier.state in (State.DONE, State.HANDED_OVER)
     handled = dossier.receipt is not None and ended
     timely = dossier.timeliness or Timeliness.ON_TIME
+    over = dossier.state in TERMINAL or dossier.state is State.DONE
+    due = dossier.due if over else dossier.deadline
     return {
         "applicant": dossier.applicant,
         "status": dossier.state.value,
@@ -70,7 +73,7 @@ def scalars(dossier: Dossier) -> dict[str, Any]:
         "receiving": dossier.receiving_agency,
         "assignee": dossier.assignee,
         "code": dossier.code,
-        "due": to_text(dossier.due) if dossier.due else NEVER,
+        "due": to_text(due) if due else NEVER,
         "received_on": vietnam_day(dossier.receipt.received).isoformat() if dossier.receipt else NO_DAY,
         "finished_on": vietnam_day(dossier.finished).isoformat() if handled and dossier.finished else NO_DAY,
         "timeliness": timely.value if handled else Timeliness.NONE.value,
@@ -129,11 +132,12 @@ async def list_worklist(
         raise Forbidden("NOT_YOUR_AGENCY", "you have no role in this agency", agency=agency)
     if not own:
         return [], ""
+    among = {state for state in states if state is not State.DRAFT} or WORK
+    if due is not Due.ANY:
+        among &= TICKING  # where the clock stands still nothing is due
     wanted: dict[str, Any] = {
         "agency": {"$in": [agency] if agency else own},
-        "status": {
-            "$in": sorted({s.value for s in states if s is not State.DRAFT} or {s.value for s in WORK})
-        },
+        "status": {"$in": sorted(state.value for state in among)},
     }
     if due is not Due.ANY:
         now = ports.clock()

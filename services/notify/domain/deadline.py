@@ -26,6 +26,7 @@ class Deadline:
     holder: str = ""
     due: datetime | None = None
     running: bool = False
+    since: datetime | None = None  # when the present due time was set
     reminded: tuple[str, ...] = ()
     as_of: datetime | None = None
     revision: int = 0
@@ -53,7 +54,7 @@ class Deadline:
         if agency != self.agency:
             self.holder = self.role = ""
         if due != self.due:
-            self.reminded = ()
+            self.reminded, self.since = (), at
         self.as_of, self.code, self.procedure = at, code, procedure
         self.agency, self.due, self.running = agency, due, running
         self.role = self.role if role is None else role
@@ -63,8 +64,14 @@ class Deadline:
         """When the next reminder is due; NEVER while the clock stands."""
         if self.due is None or not self.running:
             return NEVER
-        waiting = {"desk_due_soon": warn_at(self.due), "desk_overdue": self.due}
+        waiting = {"desk_due_soon": warn_at(self.due, self.since), "desk_overdue": self.due}
         return min((at for kind, at in waiting.items() if kind not in self.reminded), default=NEVER)
+
+    @property
+    def received(self) -> bool:
+        """Whether the dossier has been received, when it gets its code. Until then its due time is that of
+        its reception."""
+        return bool(self.code)
 
     def remind(self, at: datetime) -> str | None:
         """The reminder to send now, if any, noted as sent. What is overdue is not 'due soon'."""
@@ -75,9 +82,12 @@ class Deadline:
         return kind
 
 
-def warn_at(due: datetime) -> datetime:
-    """When officials are warned of a due time: a day before, and never on a Saturday or Sunday."""
+def warn_at(due: datetime, since: datetime | None = None) -> datetime:
+    """When officials are warned of a due time that was set at `since`: a day before, and never on a Saturday
+    or Sunday; two hours before, where that would be at once."""
     warn = (due - timedelta(days=1)).astimezone(VIETNAM)
     while warn.weekday() >= 5:
         warn -= timedelta(days=1)
+    if since is not None and warn <= since:
+        warn = due - timedelta(hours=2)
     return warn.astimezone(UTC)

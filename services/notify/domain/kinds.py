@@ -80,6 +80,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "desk_withdrawal": _kind(Group.WORK, "code", "procedure", "reason", "agency"),
     "desk_due_soon": _kind(Group.WORK, "code", "procedure", "due", "agency"),
     "desk_overdue": _kind(Group.WORK, "code", "procedure", "due", "agency"),
+    "desk_unreceived_soon": _kind(Group.WORK, "procedure", "due", "agency"),
+    "desk_unreceived": _kind(Group.WORK, "procedure", "due", "agency"),
 }
 
 

@@ -109,7 +109,10 @@ class Lifecycle(RuleBasedStateMachine):
             act(tried)
         except DomainError as error:
             # What `allowed` promises may only fail for what was put in.
-            mine = isinstance(error, InvalidInput) or error.reason in ("NOTHING_TO_PAY", "STEP_PASSED")
+            mine = isinstance(error, InvalidInput) or error.reason in (
+                *("NOTHING_TO_PAY", "STEP_PASSED"),
+                *("ONLY_ASKED", "NOT_YOUR_STEP", "NOT_AT_ITS_STEP", "TOO_MANY_HAND_OVERS"),
+            )
             if allowed and not mine:
                 raise
             self.done = None
@@ -435,6 +438,10 @@ def test_a_payment_of_a_charge_that_was_never_asked_for_is_an_error() -> None:
 def test_the_result_goes_back_to_the_reception_that_took_the_dossier_in() -> None:
     d = at_signing()
     d.hand_off(OFFICE, START, agency=JUSTICE, official="", note="", step_due=None)
+    with pytest.raises(FailedPrecondition) as error:
+        d.sign_result(OFFICE, START, document="r", note="")
+    assert error.value.reason == "NOT_THE_DECIDING_AGENCY"
+    d.hand_off(OFFICE, START, agency=WARD, official="", note="", step_due=None)
     d.sign_result(OFFICE, START, document="r", note="")
     assert (d.current_agency, d.agencies) == (WARD, [WARD, JUSTICE])
     assert d.step is not None

@@ -93,11 +93,18 @@ async def test_every_kind_of_notice_comes_from_some_event(ports: Ports, time: An
     for number, message in enumerate(EVERYTHING):
         told |= {notice.kind for notice in await happen(ports, message, f"e{number}")}
         time.pass_(seconds=1)
-    for _ in range(2):  # due soon, then overdue
-        await happen(ports, dossier.PaymentSettled(dossier=ref(due_time=stamp(time() + timedelta(hours=20)))))
-        await handlers.remind(ports)
-        time.pass_(days=2)
-        await handlers.remind(ports)
+    for deadline in (  # due soon, then overdue
+        lambda due: dossier.PaymentSettled(dossier=ref(due_time=due)),
+        lambda due: dossier.DossierSubmitted(
+            dossier=ref(
+                code="", state=dossier_pb2.DOSSIER_STATE_NEWLY_FILED, due_time=None, deadline_time=due
+            )
+        ),
+    ):
+        await happen(ports, deadline(stamp(time() + timedelta(hours=20))), f"d{time()}")
+        for hours in (19, 2):
+            time.pass_(hours=hours)
+            await handlers.remind(ports)
     told |= {notice.kind for notice in ports.notices.kept.values()}  # type: ignore[attr-defined]
     assert told == KINDS.keys()
 
@@ -361,6 +368,13 @@ async def test_while_the_clock_stands_nobody_is_reminded(ports: Ports, time: Any
     await happen(ports, dossier.DossierStopped(dossier=ref(state=state)), id="e2")
     time.at = DUE + timedelta(days=30)
     assert await handlers.remind(ports) == 0
+
+
+def test_a_short_deadline_is_not_warned_of_at_once() -> None:
+    filed = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
+    due = filed + timedelta(days=1)
+    assert warn_at(due, filed) == due - timedelta(hours=2)
+    assert warn_at(due, filed - timedelta(hours=1)) == due - timedelta(days=1)
 
 
 def test_a_warning_does_not_fall_on_a_weekend() -> None:

@@ -422,6 +422,8 @@ class Dossier(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     ALLOWED_ACTIONS_FIELD_NUMBER: _builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     code: _builtins.str
     """Given at reception, such as H32.15-261121-0001."""
@@ -450,6 +452,8 @@ class Dossier(_message.Message):
     """1-5; 0: not rated."""
     rating_comment: _builtins.str
     etag: _builtins.str
+    overdue: _builtins.bool
+    """Whether the deadline has passed."""
     @_builtins.property
     def form(self) -> _struct_pb2.Struct: ...
     @_builtins.property
@@ -481,6 +485,12 @@ class Dossier(_message.Message):
     @_builtins.property
     def allowed_actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the acts that the caller may do now, such as receive; so that clients need no rules."""
+
+    @_builtins.property
+    def deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """By when the agency that has it must have acted: received it while it is newly filed, come to a result later.
+        Absent without a limit, while the clock stands still for the applicant, and once there is an end.
+        """
 
     def __init__(
         self,
@@ -523,10 +533,12 @@ class Dossier(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         allowed_actions: _abc.Iterable[_builtins.str] | None = ...,
+        deadline_time: _timestamp_pb2.Timestamp | None = ...,
+        overdue: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apology", b"apology", "create_time", b"create_time", "due_time", b"due_time", "finish_time", b"finish_time", "form", b"form", "receipt", b"receipt", "submit_time", b"submit_time", "supplement", b"supplement", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apology", b"apology", "create_time", b"create_time", "deadline_time", b"deadline_time", "due_time", b"due_time", "finish_time", b"finish_time", "form", b"form", "receipt", b"receipt", "submit_time", b"submit_time", "supplement", b"supplement", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_actions", b"allowed_actions", "apology", b"apology", "applicant_id", b"applicant_id", "assignee_id", b"assignee_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "charge_ids", b"charge_ids", "closing_reason", b"closing_reason", "code", b"code", "create_time", b"create_time", "current_agency", b"current_agency", "current_step_id", b"current_step_id", "current_step_name", b"current_step_name", "deciding_agency", b"deciding_agency", "due_time", b"due_time", "etag", b"etag", "filed_by_id", b"filed_by_id", "finish_time", b"finish_time", "form", b"form", "hand_overs", b"hand_overs", "id", b"id", "paid", b"paid", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "rating", b"rating", "rating_comment", b"rating_comment", "receipt", b"receipt", "receiving_agency", b"receiving_agency", "result_document_ids", b"result_document_ids", "state", b"state", "submit_time", b"submit_time", "supplement", b"supplement", "support_point", b"support_point", "timeliness", b"timeliness", "transitions", b"transitions", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_actions", b"allowed_actions", "apology", b"apology", "applicant_id", b"applicant_id", "assignee_id", b"assignee_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "charge_ids", b"charge_ids", "closing_reason", b"closing_reason", "code", b"code", "create_time", b"create_time", "current_agency", b"current_agency", "current_step_id", b"current_step_id", "current_step_name", b"current_step_name", "deadline_time", b"deadline_time", "deciding_agency", b"deciding_agency", "due_time", b"due_time", "etag", b"etag", "filed_by_id", b"filed_by_id", "finish_time", b"finish_time", "form", b"form", "hand_overs", b"hand_overs", "id", b"id", "overdue", b"overdue", "paid", b"paid", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "rating", b"rating", "rating_comment", b"rating_comment", "receipt", b"receipt", "receiving_agency", b"receiving_agency", "result_document_ids", b"result_document_ids", "state", b"state", "submit_time", b"submit_time", "supplement", b"supplement", "support_point", b"support_point", "timeliness", b"timeliness", "transitions", b"transitions", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1097,12 +1109,17 @@ class HandOffRequest(_message.Message):
     TO_OFFICIAL_ID_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    TO_STEP_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     id: _builtins.str
     to_agency: _builtins.str
+    """Empty: where it is, or the agency of to_step_id."""
     to_official_id: _builtins.str
     note: _builtins.str
+    """Required to go back a step."""
     etag: _builtins.str
+    to_step_id: _builtins.str
+    """Empty: the step follows from the agency. Else the current step, the next or an earlier one."""
     def __init__(
         self,
         *,
@@ -1112,10 +1129,11 @@ class HandOffRequest(_message.Message):
         to_official_id: _builtins.str = ...,
         note: _builtins.str = ...,
         etag: _builtins.str = ...,
+        to_step_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "note", b"note", "request_id", b"request_id", "to_agency", b"to_agency", "to_official_id", b"to_official_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "note", b"note", "request_id", b"request_id", "to_agency", b"to_agency", "to_official_id", b"to_official_id", "to_step_id", b"to_step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

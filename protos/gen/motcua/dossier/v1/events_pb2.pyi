@@ -42,6 +42,7 @@ class DossierRef(_message.Message):
     DUE_TIME_FIELD_NUMBER: _builtins.int
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     ACTOR_AGENCY_FIELD_NUMBER: _builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     dossier_id: _builtins.str
     code: _builtins.str
     procedure_code: _builtins.str
@@ -60,6 +61,10 @@ class DossierRef(_message.Message):
     actor_agency: _builtins.str
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """By when the agency that has it must have acted; absent while the clock stands still and once there is an end."""
+
     def __init__(
         self,
         *,
@@ -78,10 +83,11 @@ class DossierRef(_message.Message):
         due_time: _timestamp_pb2.Timestamp | None = ...,
         actor_id: _builtins.str = ...,
         actor_agency: _builtins.str = ...,
+        deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "due_time", b"due_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_agency", b"actor_agency", "actor_id", b"actor_id", "applicant_id", b"applicant_id", "channel", b"channel", "code", b"code", "current_agency", b"current_agency", "deciding_agency", b"deciding_agency", "dossier_id", b"dossier_id", "due_time", b"due_time", "filed_by_id", b"filed_by_id", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "receiving_agency", b"receiving_agency", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_agency", b"actor_agency", "actor_id", b"actor_id", "applicant_id", b"applicant_id", "channel", b"channel", "code", b"code", "current_agency", b"current_agency", "deadline_time", b"deadline_time", "deciding_agency", b"deciding_agency", "dossier_id", b"dossier_id", "due_time", b"due_time", "filed_by_id", b"filed_by_id", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "receiving_agency", b"receiving_agency", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
