@@ -30,6 +30,11 @@ from motcua.dossier.v1 import vault_pb2 as pb
 
 VERSION = "1.0.0"
 CHUNK = 256 * 1024  # most bytes of one message to the vault
+_MOST_METADATA = 16 * 1024  # letters
+# Headers that change what a request means, of extensions that we do not announce: a client that is not told
+# would have a piece of a file taken for all of it, or bytes taken unchecked.
+_NOT_SPOKEN = ("upload-concat", "upload-defer-length", "upload-checksum")
+_GONE = ("UPLOAD_EXPIRED", "UPLOAD_REFUSED")  # tus 1.0, Termination and Expiration: 404 or 410
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.UNAUTHENTICATED: 401,
@@ -71,6 +76,8 @@ class Files:
             )
         if request.headers.get("tus-resumable") != VERSION:
             return Response(status_code=412, headers=headers | {"tus-version": VERSION})
+        if extension := next((name for name in _NOT_SPOKEN if name in request.headers), ""):
+            return Response(f"{extension} is of an extension that this server does not speak", 400, headers)
         id = request.path_params.get("id", "")
         act: Callable[[Request, Context, str], Any] | None = {
             (True, "HEAD"): self._head,
@@ -92,12 +99,12 @@ class Files:
         return response
 
     async def _create(self, request: Request, context: Context, _id: str) -> Response:
-        size = _number(request.headers.get("upload-length", ""))
+        size = _number(_only(request, "upload-length"))
         if size is None:
             return Response("Upload-Length is needed", 400)
         if size > self._settings.max_upload_bytes:
             return Response("too long", 413)
-        given = _metadata(request.headers.get("upload-metadata", ""))
+        given = _metadata(",".join(request.headers.getlist("upload-metadata")))
         if given is None:
             return Response("Upload-Metadata cannot be read", 400)
         reply = await context.call(
@@ -105,9 +112,10 @@ class Files:
             pb.BeginUploadRequest(
                 purpose=pb.UPLOAD_PURPOSE_DOCUMENT,
                 size=size,
-                filename=given.get("filename", ""),
+                # Stock clients send `name`, `type` and `relativePath` of their own, too.
+                filename=given.get("filename") or given.get("name", ""),
                 content_type=given.get("filetype", ""),
-                type=given.get("type", ""),
+                type=given.get("document_type", ""),
                 title=given.get("title", ""),
             ),
         )
@@ -133,7 +141,7 @@ class Files:
     async def _patch(self, request: Request, context: Context, id: str) -> Response:
         if request.headers.get("content-type", "") != "application/offset+octet-stream":
             return Response("Content-Type must be application/offset+octet-stream", 415)
-        offset = _number(request.headers.get("upload-offset", ""))
+        offset = _number(_only(request, "upload-offset"))
         if offset is None:
             return Response("Upload-Offset is needed", 400)
         known = (await context.call(self._vault.GetUpload, pb.GetUploadRequest(id=id))).upload
@@ -250,16 +258,27 @@ def _described(upload: pb.Upload, status: int) -> Response:
     return Response(status_code=status, headers=headers)
 
 
+def _only(request: Request, name: str) -> str:
+    """The header's value; empty when it is there several times: which one would be meant?"""
+    values = request.headers.getlist(name)
+    return values[0] if len(values) == 1 else ""
+
+
 def _number(header: str) -> int | None:
     """The number that a header is, or None: other than ASCII digits, and more of them than a size has."""
     return int(header) if re.fullmatch(r"[0-9]{1,18}", header) else None
 
 
 def _metadata(header: str) -> dict[str, str] | None:
-    """Upload-Metadata as names and values, or None when it is malformed."""
-    found = {}
-    for pair in filter(None, (piece.strip() for piece in header.split(","))):
+    """Upload-Metadata as names and values, or None when it is malformed: a name twice, or more of it than
+    anybody has to say."""
+    found: dict[str, str] = {}
+    if len(header) > _MOST_METADATA:
+        return None
+    for pair in filter(None, (piece.strip(" ") for piece in header.split(","))):
         name, _, value = pair.partition(" ")
+        if not name or not name.isascii() or name in found:
+            return None
         try:
             found[name] = base64.b64decode(value, validate=True).decode()
         except (binascii.Error, ValueError):
@@ -298,6 +317,8 @@ def failure(error: DomainError | grpc.aio.AioRpcError, request: Request) -> Resp
     locale = locale_of(request.headers.get("accept-language", "")) or "vi"
     told = formatted(GraphQLError(str(error), original_error=error), locale)
     status = _STATUS.get(code_of(error), 500) if isinstance(error, DomainError) else 500
+    if isinstance(error, DomainError) and error.reason in _GONE:
+        status = 410
     headers = {}
     if isinstance(error, DomainError) and error.metadata.get("retry_after"):
         headers["retry-after"] = str(int(float(error.metadata["retry_after"])))

@@ -249,7 +249,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "NOT_A_SCHEMA": ("Biểu mẫu không hợp lệ.", "Not a JSON Schema."),
     "NOT_JSON": ("Không phải JSON.", "Not JSON."),
     "NOT_AN_OBJECT": ("Phải là một đối tượng.", "It must be an object."),
-    "TOO_MANY_VERSIONS": ("Thủ tục có quá nhiều phiên bản.", "The procedure has too many versions."),
+    "TOO_MANY_VERSIONS": ("Đã có quá nhiều phiên bản.", "There are too many versions already."),
     "ROLE_REQUIRED": ("Cần có vai trò.", "A role is needed."),
     # Dossier
     "DOSSIER_INCOMPLETE": ("Hồ sơ chưa đầy đủ.", "The dossier is not complete."),
@@ -352,7 +352,27 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "OBJECT_STORE_UNAVAILABLE": ("Kho lưu trữ đang bận.", "The storage does not answer; try again."),
     "EMPTY_FILE": ("Tệp rỗng.", "The file is empty."),
     "FILE_TOO_LARGE": ("Tệp quá lớn.", "The file is too large."),
-    "UNSUPPORTED_TYPE": ("Loại tệp này không được nhận.", "Files of this type are not taken."),
+    "UNSUPPORTED_TYPE": (
+        "Không nhận loại tệp này (nội dung là: {found}). Các loại được nhận: {taken}.",
+        "Files of this type are not taken (its content is: {found}). Taken are: {taken}.",
+    ),
+    "FILE_DAMAGED": (
+        "Tệp bị hỏng hoặc chưa đầy đủ; hãy mở thử và lưu lại.",
+        "The file is damaged or not complete; open it and save it again.",
+    ),
+    "FILE_ENCRYPTED": (
+        "Tệp có mật khẩu hoặc được mã hóa; hãy bỏ mật khẩu rồi tải lên lại.",
+        "The file has a password or is encrypted; remove that and upload it again.",
+    ),
+    "ACTIVE_CONTENT": (
+        "Tệp chứa nội dung có thể tự chạy hoặc tự tải thêm ({what}); hãy lưu bản không có nội dung đó.",
+        "The file holds what could run or fetch something ({what}); save it without that.",
+    ),
+    "FILE_TOO_COMPLEX": (
+        "Tệp quá phức tạp (quá {what}); hãy chia nhỏ.",
+        "The file is too complex (more than {what}); split it.",
+    ),
+    "NO_RENDITION": ("Chỉ ảnh mới có bản xem.", "Only pictures have a rendition."),
     "BAD_SHA256": ("SHA-256 có 64 chữ số thập lục phân.", "A SHA-256 has 64 hexadecimal digits."),
     "CHECKSUM_MISMATCH": ("Nội dung không khớp mã kiểm tra.", "The content does not match its checksum."),
     "SIZE_MISMATCH": ("Kích thước không khớp.", "The size does not match."),

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import obstore.exceptions
 from pydantic import Field, SecretStr
 
-from dossier import sniff
+from dossier.content.inspector import Inspector
+from dossier.content.recognise import claimed
 from dossier.events_in import subscriptions
 from dossier.forms import Forms
 from dossier.grpc_api.dossiers import DossierApi
@@ -52,6 +53,21 @@ class DossierSettings(Settings):
     )
     upload_part_bytes: int = Field(
         4 * 2**20, ge=64 * 1024, le=64 * 2**20, description="bytes stored at once; each open stream holds one"
+    )
+    inspect_count: int = Field(
+        2, ge=1, description="files whose structure is looked into at once, each by a process"
+    )
+    inspect_cpu_seconds: float = Field(
+        30.0, gt=0, description="CPU seconds that looking into one file may take"
+    )
+    inspect_seconds: float = Field(60.0, gt=0, description="seconds that looking into one file may take")
+    inspect_memory_bytes: int = Field(
+        640 * 2**20, ge=128 * 2**20, description="memory that looking into one file may take"
+    )
+    inspect_folder: str = Field(
+        "",
+        description="where a file lies while it is looked into, with room for INSPECT_COUNT of the largest; "
+        "empty: the system's folder for such",
     )
     upload_hours: float = Field(24.0, gt=0, description="hours until an unfinished upload is dropped")
     upload_open: int = Field(20, ge=1, description="unfinished uploads that an account may have")
@@ -102,6 +118,14 @@ def build(
     keys = Keys(settings.identity_target, settings.service_secret.get_secret_value(), now, tls)
     to_identity = connect(settings.identity_target, timeout=5.0, bearer=keys.tokens, tls=tls)
     to_catalog = connect(settings.catalog_target, timeout=5.0, bearer=keys.tokens, tls=tls)
+    inspector = Inspector(
+        objects,
+        count=settings.inspect_count,
+        cpu_seconds=settings.inspect_cpu_seconds,
+        memory_bytes=settings.inspect_memory_bytes,
+        wall_seconds=settings.inspect_seconds,
+        folder=settings.inspect_folder,
+    )
     ports = Ports(
         clock=now,
         dossiers=stores.dossiers,
@@ -115,8 +139,8 @@ def build(
         forms=Forms(),
         objects=objects,
         tracking=Limiter(settings.track_tries, 600.0),
-        recognise=sniff.recognise,
-        content_type=sniff.claimed,
+        inspect=inspector.look,
+        claimed=claimed,
         secret=settings.download_secret.get_secret_value().encode() or secrets.token_bytes(32),
         limits=Limits(
             upload_bytes=settings.upload_limit_bytes,
@@ -142,7 +166,7 @@ def build(
         subscriptions=subscriptions(ports),
         tasks=[_sweeping(ports, settings.sweep_seconds)],
         opening=[objects.check],
-        closing=[to_identity.close, to_catalog.close, keys.close],
+        closing=[to_identity.close, to_catalog.close, keys.close, inspector.close],
         verifier=verifier or TokenVerifier(keys.jwks),
     )
 

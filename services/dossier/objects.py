@@ -23,7 +23,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from kit.errors import Unavailable
 
-EDGE = 64 * 1024  # bytes of a file's beginning and end that recognising its type may look at
+EDGE = 64 * 1024  # bytes of a file's beginning that recognising its type may look at
 _READ = 512 * 1024  # bytes asked for at once
 _WRITE = 5 * 2**20  # bytes written at once: the least that S3 takes as a part
 _DELETES = 16  # objects deleted at the same time
@@ -52,7 +52,6 @@ class Assembled:
     sha256: str
     size: int
     head: bytes
-    tail: bytes
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Objects:
 
     async def assemble(self, parts: Sequence[str], key: str) -> Assembled:
         """Streams the parts, in order, into one object at `key`, hashing on the way."""
-        digest, size, head, tail = hashlib.sha256(), 0, b"", b""
+        digest, size, head = hashlib.sha256(), 0, b""
         with _reaching():
             async with obstore.open_writer_async(
                 self._store, key, buffer_size=_WRITE, max_concurrency=1
@@ -110,9 +109,14 @@ class Objects:
                         size += len(chunk)
                         if len(head) < EDGE:
                             head += chunk[: EDGE - len(head)]
-                        tail = (tail + chunk[-EDGE:])[-EDGE:]
                         await writer.write(chunk)
-        return Assembled(key, digest.hexdigest(), size, head, tail)
+        return Assembled(key, digest.hexdigest(), size, head)
+
+    async def fetch(self, key: str, path: Path) -> None:
+        """Writes an object into a file. Raises FileNotFoundError when it is not there."""
+        with path.open("wb") as file, _reaching():
+            async for chunk in self._chunks(key):
+                await asyncio.to_thread(file.write, chunk)
 
     async def move(self, source: str, target: str) -> None:
         """Renames; what was at `target` is replaced. On S3 a copy and a deletion: after a crash between them

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dossier.domain.document import Access, Document, Upload, Version
+from dossier.domain.document import Access, Document, Rendition, Upload, Version
 from dossier.domain.dossier import Dossier
+from dossier.domain.kinds import named
 from dossier.domain.records import (
     Apology,
     Attachment,
@@ -214,9 +215,17 @@ def version(v: Version) -> vault_pb2.DocumentVersion:
         sha256=v.sha256,
         size=v.size,
         content_type=v.content_type,
-        filename=v.filename,
+        filename=named(v.filename, v.content_type),  # also that of a version from before the rule
         create_time=stamp(v.created),
+        signed=v.signed,
+        attachments=v.attachments,
+        rendition=rendition(v.rendition) if v.rendition else None,
     )
+
+
+def rendition(r: Rendition) -> vault_pb2.Rendition:
+    """A picture that every browser draws."""
+    return vault_pb2.Rendition(sha256=r.sha256, size=r.size, content_type=r.content_type)
 
 
 def document(d: Document) -> vault_pb2.Document:

@@ -62,10 +62,11 @@ class References:
         self._by_prefix = [bytearray() for _ in range(256)]
 
     def add(self, document: RawBSONDocument) -> None:
-        """Notes the versions of one document of the vault."""
+        """Notes the versions of one document of the vault, and the pictures made of them."""
         for version in document["state"]["versions"]:
-            digest = bytes.fromhex(version["sha256"])
-            self._by_prefix[digest[0]] += digest + int(version["size"]).to_bytes(8, "big")
+            for content in filter(None, (version, version.get("rendition"))):
+                digest = bytes.fromhex(content["sha256"])
+                self._by_prefix[digest[0]] += digest + int(content["size"]).to_bytes(8, "big")
 
     def groups(self) -> Iterator[tuple[str, dict[str, int]]]:
         """`ab` and the size of each object whose SHA-256 begins so."""

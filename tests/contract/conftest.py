@@ -47,12 +47,13 @@ from motcua.dossier.v1 import vault_pb2 as vault
 from motcua.identity.v1 import identity_pb2 as idp
 from motcua.payment.v1 import payment_pb2 as pay
 from payment import vnpay
+from tests import papers
 
 ROOT = Path(__file__).parents[2]
 WARD, ELSEWHERE, PROVINCE = "H32.15", "H32.09", "H32"
 PASSWORD = "Motcua@2026"
 PROCEDURE = "9.900001"
-PDF = b"%PDF-1.7\n" + b"1 0 obj <<>> endobj\n" * 20 + b"%%EOF\n"
+PDF = papers.pdf()
 ROLES = ("reception", "examiner", "leader", "clerk", "cashier")
 SCOPES = {
     "file": idp.DELEGATION_SCOPE_FILE,

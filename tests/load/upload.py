@@ -38,6 +38,7 @@ from dev.options import HOST, private
 from dev.parts import Addresses
 from dev.person import Person
 from dev.stack import Stack, find
+from tests import papers
 
 MEGABYTE = 2**20
 BLOCK = MEGABYTE  # of the file, made anew from its number whenever it is read
@@ -48,14 +49,21 @@ FIELDS = "url document { id versions { sha256 size } }"
 
 
 class MadeUp(io.RawIOBase):
-    """A PDF's first line and then noise, never held whole: the same bytes at every reading."""
+    """A PDF of one empty page and noise, never held whole: the same bytes at every reading."""
 
     def __init__(self, size: int, seed: int) -> None:
         self._size, self._seed, self._at = size, seed, 0
+        self._front, self._back = papers.frame(size)
 
     def _block(self, number: int) -> bytes:
         noise = random.Random(self._seed * 1_000_003 + number).randbytes(BLOCK)  # noqa: S311
-        return b"%PDF-1.7\n" + noise[9:] if number == 0 else noise
+        block = noise[: self._size - number * BLOCK]
+        if number == 0:
+            block = self._front + block[len(self._front) :]
+        missing = len(self._back) - max(0, self._size - (number + 1) * BLOCK)  # of the back, what is in here
+        if missing > 0:
+            block = block[: max(0, len(block) - missing)] + self._back[:missing][-len(block) :]
+        return block
 
     def readable(self) -> bool:
         return True

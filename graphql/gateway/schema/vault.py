@@ -91,14 +91,26 @@ class Document(Node):
         return await connect(first, after, fetch)
 
 
+@view(pb.Rendition)
+class Rendition:
+    """A picture that every browser draws: upright, without what the camera noted of itself and the place.
+    `createDownload` with `rendition: true` makes its address."""
+
+    size: Long
+    content_type: str
+
+
 @view(pb.DocumentVersion)
 class DocumentVersion:
     version: int
     sha256: str
     size: Long
-    content_type: str
-    filename: str | None
+    content_type: str = strawberry.field(description="By the content, whatever the file was called.")
+    filename: str | None = strawberry.field(description="Its extension follows the content type.")
     create_time: DateTime | None
+    signed: bool = strawberry.field(description="It carries a signature, which nobody here has verified.")
+    attachments: bool = strawberry.field(description="It carries other files; only a signed one may.")
+    rendition: Rendition | None = strawberry.field(description="Of pictures.")
 
 
 @view(pb.Upload, key="id")
@@ -152,6 +164,9 @@ class CreateDownloadInput:
     )
     dossier_id: strawberry.ID | None = strawberry.field(
         default=None, description="The dossier for which an official reads it."
+    )
+    rendition: bool = strawberry.field(
+        default=False, description="The picture that every browser draws, in place of the file itself."
     )
 
 

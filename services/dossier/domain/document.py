@@ -78,6 +78,15 @@ class Details:
 
 
 @dataclass(frozen=True)
+class Rendition:
+    """A picture of a version that every browser draws, an object of its own."""
+
+    sha256: str
+    size: int
+    content_type: str
+
+
+@dataclass(frozen=True)
 class Version:
     number: int
     sha256: str
@@ -86,6 +95,9 @@ class Version:
     filename: str
     created: datetime
     added_by: str
+    signed: bool = False  # carries a signature, which nobody here has verified
+    attachments: bool = False  # carries other files; only a signed one may
+    rendition: Rendition | None = None
 
 
 @dataclass(frozen=True)
@@ -134,12 +146,16 @@ class Document:
             raise InvalidInput("SUPERSEDES_ITSELF", "a document cannot supersede itself")
         self.details, self.superseded_by = details, superseded_by
 
-    def add_version(self, version: Version) -> None:
-        """A new version is what its owner says it is, until an officer verifies it again."""
+    def check_room(self) -> None:
+        """Raises FailedPrecondition when there is no place for another version."""
         if self.dossier:
             raise FailedPrecondition("RESULT_IS_FINAL", "a result has one version")
         if len(self.versions) >= MOST_VERSIONS:
-            raise FailedPrecondition("TOO_MANY_VERSIONS", f"at most {MOST_VERSIONS}")
+            raise FailedPrecondition("TOO_MANY_VERSIONS", f"at most {MOST_VERSIONS}", limit=MOST_VERSIONS)
+
+    def add_version(self, version: Version) -> None:
+        """A new version is what its owner says it is, until an officer verifies it again."""
+        self.check_room()
         self.versions.append(replace(version, number=len(self.versions) + 1))
         self.trust, self.verified_by, self.verified_agency, self.verified = Trust.OWN_SCAN, "", "", None
         self.events.append(Noted("DocumentVersionAdded"))
@@ -228,12 +244,17 @@ class Upload:
     def complete(self) -> bool:
         return self.offset == self.size
 
-    def check_offset(self, offset: int, at: datetime) -> None:
-        """Raises FailedPrecondition: WRONG_OFFSET with the right one, UPLOAD_REFUSED, UPLOAD_EXPIRED."""
+    def check_there(self, at: datetime) -> None:
+        """Raises FailedPrecondition for one that takes nothing more: UPLOAD_REFUSED, UPLOAD_EXPIRED."""
         if self.state is UploadState.REFUSED:
             raise FailedPrecondition("UPLOAD_REFUSED", "the file was refused", cause=self.refused)
-        if self.state is UploadState.GONE or (self.state is UploadState.OPEN and at >= self.expires):
+        ended = self.state is UploadState.OPEN and at >= self.expires and not self.complete
+        if self.state is UploadState.GONE or ended:
             raise FailedPrecondition("UPLOAD_EXPIRED", "the upload has expired or was cancelled")
+
+    def check_offset(self, offset: int, at: datetime) -> None:
+        """Raises FailedPrecondition: WRONG_OFFSET with the right one, UPLOAD_REFUSED, UPLOAD_EXPIRED."""
+        self.check_there(at)
         if offset != self.offset:
             raise FailedPrecondition("WRONG_OFFSET", "bytes go on at the stored offset", offset=self.offset)
 
@@ -302,30 +323,20 @@ def checked_sha256(text: str) -> str:
     return text.lower()
 
 
-def safe_filename(name: str) -> str:
-    """The bare name, without folders, control characters or marks that turn text around."""
-    bare = nfc(name).replace("\\", "/").rsplit("/", 1)[-1]
-    shown = "".join(c for c in bare if c.isprintable() and c not in '"<>|:*?').strip(". ")
-    if len(shown) > 150:
-        stem, dot, extension = shown.rpartition(".")
-        shown = (
-            f"{stem[: 140 - len(extension)]}{dot}{extension}" if dot and len(extension) < 10 else shown[:150]
-        )
-    return shown or "file"
-
-
 @dataclass(frozen=True)
 class Ticket:
-    """The right to read one version for a short while, whoever holds it."""
+    """The right to read one version, or its rendition, for a short while, whoever holds it."""
 
     document: str
     version: int
     subject: str
     expires: int  # Unix seconds
+    rendition: bool = False
 
     def signed(self, secret: bytes) -> str:
         """As an opaque token: payload and HMAC-SHA256, both base64url."""
-        payload = json.dumps([self.document, self.version, self.subject, self.expires]).encode()
+        parts = [self.document, self.version, self.subject, self.expires, *([True] * self.rendition)]
+        payload = json.dumps(parts).encode()
         return f"{_b64(payload)}.{_b64(_mac(secret, payload))}"
 
     @classmethod

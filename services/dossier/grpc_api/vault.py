@@ -180,6 +180,7 @@ class VaultApi(VaultServiceServicer):
             version=request.version,
             purpose=request.purpose,
             dossier=request.dossier_id,
+            rendition=request.rendition,
         )
         return pb.CreateDownloadResponse(token=token, expire_time=wire.stamp(ends))
 

@@ -138,8 +138,6 @@ class Assembled(Protocol):
     def size(self) -> int: ...
     @property
     def head(self) -> bytes: ...
-    @property
-    def tail(self) -> bytes: ...
 
 
 class Stored(Protocol):
@@ -161,6 +159,24 @@ class Objects(Protocol):
     def read(self, key: str, offset: int, length: int) -> AsyncIterator[bytes]: ...
     def list(self, prefix: str) -> AsyncIterator[Stored]: ...
     async def modified(self, key: str) -> datetime | None: ...
+
+
+class Finding(Protocol):
+    """What a file is that is taken."""
+
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def signed(self) -> bool: ...
+    @property
+    def attachments(self) -> bool: ...
+
+
+class Inspect(Protocol):
+    """Looks into files."""
+
+    async def __call__(self, key: str, head: bytes) -> tuple[Finding, bytes]:
+        """What the object is, and its rendition (empty for none). Raises InvalidInput when not taken."""
 
 
 class Limiter(Protocol):
@@ -197,8 +213,8 @@ class Ports:
     forms: Forms
     objects: Objects
     tracking: Limiter
-    recognise: Callable[[bytes, bytes], str]
-    content_type: Callable[[str, str], str]
+    inspect: Inspect
+    claimed: Callable[[str], str]  # the type that a client states, if it is one of ours
     secret: bytes
     limits: Limits
 

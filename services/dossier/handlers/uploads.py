@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,14 +14,15 @@ from dossier.domain.document import (
     Document,
     Part,
     Purpose,
+    Rendition,
     Upload,
     UploadState,
     Version,
     checked_sha256,
     new_document,
-    safe_filename,
 )
 from dossier.domain.dossier import is_open
+from dossier.domain.kinds import JPEG, named, safe_name
 from dossier.domain.states import Party
 from dossier.handlers import Ports
 from dossier.handlers.sight import open_dossier, speaks_for
@@ -69,8 +71,8 @@ async def begin_upload(
             limit=ports.limits.upload_bytes,
             violations=[FieldViolation("size", "FILE_TOO_LARGE", f"at most {ports.limits.upload_bytes}")],
         )
-    filename = safe_filename(filename)
-    claimed = ports.content_type(filename, content_type)  # raises for a type that is not taken
+    filename = safe_name(filename)
+    claimed = ports.claimed(content_type)  # raises for what is certainly not taken
     digest, described = checked_sha256(sha256), details.checked()
     vault, desk = await _destination(ports, caller, purpose, document, dossier)
     at = ports.clock()
@@ -103,8 +105,11 @@ async def begin_upload(
 @allow(CITIZEN, OFFICIAL)
 async def get_upload(ports: Ports, caller: Caller, id: str) -> Upload:
     """Where to go on. One that a crash left complete but unfinished is finished by the sweeper, or by adding
-    nothing to it."""
-    return await _own_upload(ports, caller, id)
+    nothing to it. Raises FailedPrecondition UPLOAD_EXPIRED for one that expired or was cancelled, and
+    UPLOAD_REFUSED."""
+    upload = await _own_upload(ports, caller, id)
+    upload.check_there(ports.clock())
+    return upload
 
 
 class Appending:
@@ -170,6 +175,7 @@ async def cancel_upload(ports: Ports, caller: Caller, id: str) -> None:
     upload = await _own_upload(ports, caller, id)
     if upload.state is UploadState.DONE:
         raise FailedPrecondition("UPLOAD_DONE", "the document is there already")
+    upload.check_there(ports.clock())
     await _drop(ports, upload)
 
 
@@ -186,28 +192,39 @@ async def _finish(ports: Ports, upload: Upload) -> tuple[Upload, Document]:
         if fresh.state is UploadState.DONE:  # another one finished it and has cleaned up
             return fresh, await ports.documents.get(fresh.document)
         raise Conflict("LOST_RACE", "the upload is being finished") from None
-    found = ports.recognise(file.head, file.tail)
-    reason = _refusal(upload, found, file.sha256, file.size)
-    if reason:
+    try:
+        _check_announced(upload, file.sha256, file.size)
+        finding, picture = await ports.inspect(staging, file.head)
+    except InvalidInput as error:
+        await _refuse(ports, upload, staging, error)
+        raise
+    except DomainError:  # something is away: the parts stay, and it is tried again
         await ports.objects.delete([staging])
-        await ports.uploads.change(upload.id, lambda u: u.refuse(reason))
-        await ports.objects.delete([part.key for part in upload.parts])
-        log.info("upload refused: %s", reason)
-        raise InvalidInput(
-            reason,
-            "the content is not what it was said to be",
-            found=found,
-            stated=upload.content_type,
-            violations=[FieldViolation("content", reason)],
-        )
+        raise
     digest = file.sha256
     await ports.objects.move(staging, content_key(digest))
     target = upload.target or derived("document", upload.id)
-    await ports.blobs.create(lambda id: Blob(id, upload.size), id=digest)
-    await ports.blobs.change(digest, lambda b: b.used_by(target))
-    version = Version(1, digest, upload.size, found, upload.filename, ports.clock(), upload.owner)
+    await _note_content(ports, digest, upload.size, target)
+    version = Version(
+        1,
+        digest,
+        upload.size,
+        finding.content_type,
+        named(upload.filename, finding.content_type),
+        ports.clock(),
+        upload.owner,
+        signed=finding.signed,
+        attachments=finding.attachments,
+        rendition=await _store_rendition(ports, picture, target) if picture else None,
+    )
     if upload.target:
-        document = await ports.documents.change(target, lambda d: d.add_version(version), handled=upload.id)
+        try:
+            document = await ports.documents.change(
+                target, lambda d: d.add_version(version), handled=upload.id
+            )
+        except FailedPrecondition as error:  # its places were used up while this one came in
+            await _refuse(ports, upload, staging, error)
+            raise
     else:
         document = await ports.documents.create(lambda id: new_document(id, upload, version), id=target)
     done = await ports.uploads.change(upload.id, lambda u: u.finish(target))
@@ -215,14 +232,36 @@ async def _finish(ports: Ports, upload: Upload) -> tuple[Upload, Document]:
     return done, document
 
 
-def _refusal(upload: Upload, found: str, digest: str, size: int) -> str:
+def _check_announced(upload: Upload, digest: str, size: int) -> None:
+    """Raises InvalidInput SIZE_MISMATCH or CHECKSUM_MISMATCH."""
+    reason = ""
     if size != upload.size:
-        return "SIZE_MISMATCH"
-    if upload.sha256 and upload.sha256 != digest:
-        return "CHECKSUM_MISMATCH"
-    if not found:
-        return "UNSUPPORTED_TYPE"
-    return "TYPE_MISMATCH" if upload.content_type and upload.content_type != found else ""
+        reason = "SIZE_MISMATCH"
+    elif upload.sha256 and upload.sha256 != digest:
+        reason = "CHECKSUM_MISMATCH"
+    if reason:
+        raise InvalidInput(reason, violations=[FieldViolation("content", reason)])
+
+
+async def _refuse(ports: Ports, upload: Upload, staging: str, error: DomainError) -> None:
+    """The file is not taken, and nothing of it stays."""
+    await ports.objects.delete([staging])
+    await ports.uploads.change(upload.id, lambda u: u.refuse(error.reason))
+    await ports.objects.delete([part.key for part in upload.parts])
+    log.info("upload refused: %s", error)
+
+
+async def _note_content(ports: Ports, digest: str, size: int, document: str) -> None:
+    await ports.blobs.create(lambda id: Blob(id, size), id=digest)
+    await ports.blobs.change(digest, lambda b: b.used_by(document))
+
+
+async def _store_rendition(ports: Ports, picture: bytes, document: str) -> Rendition:
+    """Kept like the file itself, by its SHA-256, before the document that names it is written."""
+    digest = hashlib.sha256(picture).hexdigest()
+    await ports.objects.put(content_key(digest), picture)
+    await _note_content(ports, digest, len(picture), document)
+    return Rendition(digest, len(picture), JPEG)
 
 
 async def _destination(
@@ -233,8 +272,7 @@ async def _destination(
         known = await ports.documents.find(document)
         if known is None or not await speaks_for(ports, caller, known.owner, "VAULT"):
             raise no_document(document)
-        if known.dossier:
-            raise FailedPrecondition("RESULT_IS_FINAL", "a result has one version")
+        known.check_room()
         return known.owner, ""
     if purpose is Purpose.RESULT:
         seen = await open_dossier(ports, caller, dossier)
@@ -319,7 +357,9 @@ async def _parts_needed(ports: Ports, keys: Sequence[str]) -> set[str]:
 async def _contents_needed(ports: Ports, keys: Sequence[str]) -> set[str]:
     blobs = await ports.blobs.batch([key.rpartition("/")[2] for key in keys])
     documents = await ports.documents.batch([id for blob in blobs for id in blob.documents])
-    return {content_key(version.sha256) for document in documents for version in document.versions}
+    versions = [version for document in documents for version in document.versions]
+    pictures = {content_key(version.rendition.sha256) for version in versions if version.rendition}
+    return pictures | {content_key(version.sha256) for version in versions}
 
 
 async def _none(ports: Ports, keys: Sequence[str]) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -143,7 +143,14 @@ async def verify_document(
 
 @allow(CITIZEN, OFFICIAL)
 async def create_download(
-    ports: Ports, caller: Caller, id: str, *, version: int, purpose: str, dossier: str
+    ports: Ports,
+    caller: Caller,
+    id: str,
+    *,
+    version: int,
+    purpose: str,
+    dossier: str,
+    rendition: bool = False,
 ) -> tuple[str, datetime]:
     """A token for reading one version for a few minutes, and when it ends. Anyone but the owner leaves a
     record; an official says why, and reads only what was given to the office."""
@@ -167,6 +174,8 @@ async def create_download(
     wanted = document.version(version)
     if wanted is None:
         raise NotFound("DOCUMENT_NOT_FOUND", "the document has no such version", version=version)
+    if rendition and wanted.rendition is None:
+        raise NotFound("NO_RENDITION", "only pictures have one", version=wanted.number)
     at = ports.clock()
     if caller.subject != document.owner:
         office = caller.kind == "official"
@@ -187,7 +196,7 @@ async def create_download(
         )
         await _log(ports, access, uuid7())
     ends = at + timedelta(seconds=ports.limits.download_seconds)
-    ticket = Ticket(id, wanted.number, caller.subject, int(ends.timestamp()))
+    ticket = Ticket(id, wanted.number, caller.subject, int(ends.timestamp()), rendition)
     return ticket.signed(ports.secret), ends
 
 
@@ -199,6 +208,15 @@ async def read_document(ports: Ports, caller: Caller, token: str, *, offset: int
     version = None if document is None else document.version(ticket.version)
     if version is None:
         raise NotFound("DOCUMENT_NOT_FOUND", "the document is no longer there")
+    if ticket.rendition:
+        if version.rendition is None:
+            raise NotFound("NO_RENDITION", "only pictures have one", version=version.number)
+        version = replace(
+            version,
+            sha256=version.rendition.sha256,
+            size=version.rendition.size,
+            content_type=version.rendition.content_type,
+        )
     if offset < 0 or length < 0 or offset > version.size:
         raise InvalidInput("RANGE_NOT_SATISFIABLE", "outside the file", size=version.size)
     rest = version.size - offset

@@ -51,9 +51,10 @@ from motcua.identity.v1.identity_pb2_grpc import (
     IdentityServiceServicer,
     add_IdentityServiceServicer_to_server,
 )
+from tests import papers
 
 WARD, JUSTICE, PROVINCE = "H32.15", "H32.05", "H32"
-PDF = b"%PDF-1.7\n" + b"1 0 obj <<>> endobj\n" * 20 + b"%%EOF\n"
+PDF = papers.pdf()
 ROLES = {
     "reception": [(WARD, "reception"), (WARD, "clerk"), (WARD, "cashier")],
     "examiner": [(WARD, "examiner")],

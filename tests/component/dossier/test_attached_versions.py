@@ -7,10 +7,11 @@ from typing import Any
 from kit.errors import Forbidden
 from motcua.dossier.v1 import dossier_pb2 as pb
 from motcua.dossier.v1 import vault_pb2 as vp
+from tests import papers
 
 
 def version(number: int) -> bytes:
-    return b"%PDF-1.7\n" + bytes([number]) * 1000
+    return papers.pdf(1000, number)
 
 
 async def read(world: Any, who: str, **fields: Any) -> bytes:

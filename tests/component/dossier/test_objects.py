@@ -34,7 +34,7 @@ async def test_parts_become_one_object_that_is_read_by_range(objects: Objects) -
         await objects.put(parts[-1], data[start : start + 4 * MB])
     file = await objects.assemble(parts, "staging/u1")
     assert (file.sha256, file.size) == (hashlib.sha256(data).hexdigest(), len(data))
-    assert (file.head, file.tail) == (data[:65536], data[-65536:])
+    assert file.head == data[:65536]
     await objects.move("staging/u1", "sha256/ab/abcd")
     await objects.move("sha256/ab/abcd", "sha256/ab/efgh")
     for offset, length in ((0, 10), (4 * MB - 3, 7), (len(data) - 5, 5), (0, len(data))):

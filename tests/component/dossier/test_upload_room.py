@@ -18,8 +18,9 @@ from kit.auth import Caller
 from kit.errors import RateLimited, Unavailable
 from kit.ids import uuid7
 from motcua.dossier.v1 import vault_pb2 as vp
+from tests import papers
 
-PDF = b"%PDF-1.7\n" + bytes(20_000)
+PDF = papers.pdf(20_000)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dossier import sniff
 from dossier.domain.document import (
     Details,
     Document,
@@ -19,7 +18,6 @@ from dossier.domain.document import (
     Trust,
     Upload,
     Version,
-    safe_filename,
 )
 from dossier.forms import Forms
 from dossier.limiter import Limiter
@@ -70,53 +68,6 @@ def test_compiled_schemas_are_kept_within_a_bound() -> None:
 def test_at_most_fifty_violations_are_told() -> None:
     schema = {"type": "object", "additionalProperties": {"type": "integer"}}
     assert len(Forms().violations("p@1", schema, {f"f{n}": "x" for n in range(500)})) == 50
-
-
-@given(st.binary(max_size=400))
-def test_only_what_is_on_the_list_is_ever_recognised(data: bytes) -> None:
-    assert sniff.recognise(data, data) in {*sniff.ALLOWED, ""}
-
-
-@pytest.mark.parametrize(
-    ("data", "found"),
-    [
-        (b"%PDF-1.4\n", sniff.PDF),
-        (b" %PDF-1.4\n", ""),
-        (b"<?xml version='1.0'?><a/>", sniff.XML),
-        (b"\xef\xbb\xbf  <?xml version='1.0'?><p:hoSo xmlns:p='x'/>", sniff.XML),
-        (b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><a/>", ""),
-        (b"<?xml version='1.0'?><html/>", ""),
-        (b"GIF89a" + bytes(50), ""),
-        (b"PK\x03\x04" + bytes(22) + b"\x08\x00\x00\x00mimetype" + sniff.ODT.encode(), sniff.ODT),
-        (b"PK\x03\x04" + bytes(22) + b"\x08\x00\x00\x00mimetype" + sniff.ASIC.encode(), sniff.ASIC),
-        (b"PK\x03\x04" + bytes(60), ""),
-        (b"", ""),
-    ],
-)
-def test_content_decides(data: bytes, found: str) -> None:
-    assert sniff.recognise(data, data) == found
-
-
-def test_a_word_file_with_macros_is_not_taken() -> None:
-    names = b"[Content_Types].xml word/document.xml"
-    assert sniff.recognise(b"PK\x03\x04" + bytes(40), names) == sniff.DOCX
-    assert sniff.recognise(b"PK\x03\x04" + bytes(40), names + b" word/vbaProject.bin") == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [
-        ("../../etc/passwd", "passwd"),
-        ("C:\\giấy\\khai sinh.pdf", "khai sinh.pdf"),
-        ("a\u202efdp.exe\n.pdf", "afdp.exe.pdf"),
-        ('x"; filename=y.pdf', "x; filename=y.pdf"),
-        ("...", "file"),
-        ("", "file"),
-        ("á" * 300 + ".pdf", "á" * 137 + ".pdf"),
-    ],
-)
-def test_a_filename_is_a_bare_name(name: str, safe: str) -> None:
-    assert safe_filename(name) == safe
 
 
 def upload(size: int = 100) -> Upload:

@@ -68,6 +68,33 @@ UPLOAD_PURPOSE_RESULT: UploadPurpose.ValueType  # 3
 Global___UploadPurpose: _TypeAlias = UploadPurpose  # noqa: Y015
 
 @_typing.final
+class Rendition(_message.Message):
+    """A picture of a version that every browser draws: upright, without what the camera noted of itself and the place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    size: _builtins.int
+    content_type: _builtins.str
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        size: _builtins.int = ...,
+        content_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rendition: _TypeAlias = Rendition  # noqa: Y015
+
+@_typing.final
 class DocumentVersion(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -77,13 +104,25 @@ class DocumentVersion(_message.Message):
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     FILENAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SIGNED_FIELD_NUMBER: _builtins.int
+    ATTACHMENTS_FIELD_NUMBER: _builtins.int
+    RENDITION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     sha256: _builtins.str
     size: _builtins.int
     content_type: _builtins.str
+    """By the content; the extension of the file's name follows it."""
     filename: _builtins.str
+    signed: _builtins.bool
+    """It carries a signature, which nobody here has verified."""
+    attachments: _builtins.bool
+    """It carries other files; only a signed one may."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def rendition(self) -> Global___Rendition:
+        """Of pictures."""
+
     def __init__(
         self,
         *,
@@ -93,10 +132,13 @@ class DocumentVersion(_message.Message):
         content_type: _builtins.str = ...,
         filename: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        signed: _builtins.bool = ...,
+        attachments: _builtins.bool = ...,
+        rendition: Global___Rendition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rendition", b"rendition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "create_time", b"create_time", "filename", b"filename", "sha256", b"sha256", "size", b"size", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "content_type", b"content_type", "create_time", b"create_time", "filename", b"filename", "rendition", b"rendition", "sha256", b"sha256", "signed", b"signed", "size", b"size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -673,6 +715,7 @@ class CreateDownloadRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     DOSSIER_ID_FIELD_NUMBER: _builtins.int
+    RENDITION_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     version: _builtins.int
     """0: the newest."""
@@ -680,6 +723,8 @@ class CreateDownloadRequest(_message.Message):
     """Why an official reads it; kept in the access log."""
     dossier_id: _builtins.str
     """The dossier for which an official reads it."""
+    rendition: _builtins.bool
+    """The picture that every browser draws, in place of the file itself."""
     def __init__(
         self,
         *,
@@ -687,10 +732,11 @@ class CreateDownloadRequest(_message.Message):
         version: _builtins.int = ...,
         purpose: _builtins.str = ...,
         dossier_id: _builtins.str = ...,
+        rendition: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "dossier_id", b"dossier_id", "purpose", b"purpose", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "dossier_id", b"dossier_id", "purpose", b"purpose", "rendition", b"rendition", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
