@@ -65,6 +65,9 @@ class Diary:
         self.tell(step)
 
 
+REQUESTS = "{ viewer { delegations(first: 5) { nodes { id state principalHint } } } }"
+
+
 @dataclass
 class Scene:
     """The people of one play, signed in, and the dossier between them."""
@@ -606,6 +609,9 @@ async def delegate_and_withdraw(scene: Scene) -> None:
             scopes=["READ"],
             expireTime=(datetime.now(VIETNAM) + timedelta(days=7)).isoformat(),
         )
+        asked = (await binh.ask(REQUESTS))["viewer"]["delegations"]["nodes"][0]
+        sees(f"Bình thấy đề nghị từ số {asked['principalHint']}")
+        await binh.do("acceptDelegation", "Delegation", "state", delegationId=asked["id"])
         await look(binh, scene.dossier)
         await an.do("revokeDelegation", "Delegation", "revokeTime", delegationId=delegation["id"])
 

@@ -155,6 +155,18 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "NUMBER_DIFFERS": ("Số trên giấy tờ khác số của tài khoản.", "The papers have another number."),
     "NOT_PROVABLE": ("Chỉ xác thực tài khoản đang dùng.", "Only accounts in use are proven in this way."),
+    "IDENTIFIER_SHAPE": (
+        "Nhập số định danh, mã số thuế, điện thoại hoặc e-mail.",
+        "A citizen number, tax code, phone number or e-mail address.",
+    ),
+    "DELEGATION_REQUESTED": (
+        "Bạn đã có một đề nghị đang chờ trả lời; hãy rút lại trước.",
+        "A request of yours waits for an answer already; take it back first.",
+    ),
+    "NOT_REQUESTED": (
+        "Đề nghị này không còn chờ trả lời.",
+        "The request does not wait for an answer any more.",
+    ),
     "NO_PROOF_AWAITED": (
         "Chưa có quầy nào cấp mã cho tài khoản này.",
         "No counter gave out a code for this account.",
@@ -191,6 +203,11 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "USERNAME_SHAPE": ("Tên đăng nhập không hợp lệ.", "Not a valid username."),
     "NAME_REQUIRED": ("Cần có tên.", "A name is needed."),
     "NAME_LENGTH": ("Tên quá dài hoặc quá ngắn.", "The name is too long or too short."),
+    "NAME_DIGITS": (
+        "Tên người không có chữ số; tên tổ chức có nhiều nhất 8 chữ số.",
+        "No digits in a person's name, at most 8 in that of an organisation.",
+    ),
+    "NAME_ADDRESS": ("Tên không chứa đường dẫn hay địa chỉ.", "A name holds no link or address."),
     "NAME_CHARACTERS": ("Tên có ký tự không hợp lệ.", "The name has characters no name has."),
     "PASSWORD_LENGTH": ("Mật khẩu quá ngắn hoặc quá dài.", "The password is too short or too long."),
     "PASSWORD_COMMON": ("Mật khẩu quá phổ biến.", "The password is too common."),

@@ -135,6 +135,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
             "change-password": Limit(settings.sign_in_tries, _WINDOW),
             "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
             "delegate": Limit(30, _WINDOW),
+            "delegation-received": Limit(10, 86400),
         },
         now,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from identity.domain.delegations import Delegation
 from identity.handlers import accounts, agencies, delegations, proving, sessions
 from identity.handlers.ports import Ports
 from identity.handlers.sessions import SignedIn
@@ -265,7 +266,23 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             until=instant(request.expire_time) if request.HasField("expire_time") else None,
             request=_repeatable(request),
         )
-        return pb.GrantDelegationResponse(delegation=delegation_message(delegation))
+        return pb.GrantDelegationResponse(delegation=self._shown(delegation))
+
+    async def AcceptDelegation(
+        self, request: pb.AcceptDelegationRequest, context: Any
+    ) -> pb.AcceptDelegationResponse:
+        delegation = await delegations.accept_delegation(
+            self._ports, current_caller(), delegation_id=request.id
+        )
+        return pb.AcceptDelegationResponse(delegation=self._shown(delegation))
+
+    async def DeclineDelegation(
+        self, request: pb.DeclineDelegationRequest, context: Any
+    ) -> pb.DeclineDelegationResponse:
+        delegation = await delegations.decline_delegation(
+            self._ports, current_caller(), delegation_id=request.id
+        )
+        return pb.DeclineDelegationResponse(delegation=self._shown(delegation))
 
     async def RevokeDelegation(
         self, request: pb.RevokeDelegationRequest, context: Any
@@ -273,7 +290,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
         delegation = await delegations.revoke_delegation(
             self._ports, current_caller(), delegation_id=request.id
         )
-        return pb.RevokeDelegationResponse(delegation=delegation_message(delegation))
+        return pb.RevokeDelegationResponse(delegation=self._shown(delegation))
 
     async def ListDelegations(
         self, request: pb.ListDelegationsRequest, context: Any
@@ -281,7 +298,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
         found, token = await delegations.list_delegations(
             self._ports, current_caller(), size=request.page_size, token=request.page_token
         )
-        return pb.ListDelegationsResponse(delegations=map(delegation_message, found), next_page_token=token)
+        return pb.ListDelegationsResponse(delegations=map(self._shown, found), next_page_token=token)
 
     async def CheckDelegation(
         self, request: pb.CheckDelegationRequest, context: Any
@@ -294,6 +311,9 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             scope=scope_of(request.scope),
         )
         return pb.CheckDelegationResponse(allowed=allowing is not None, delegation_id=allowing or "")
+
+    def _shown(self, delegation: Delegation) -> pb.Delegation:
+        return delegation_message(delegation, self._ports.clock(), current_caller().subject)
 
 
 def _repeatable(message: Message) -> Request | None:

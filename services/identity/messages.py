@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from identity.domain import proof
 from identity.domain.accounts import Account, Kind, RoleGrant, Status
 from identity.domain.agencies import Agency, Level
-from identity.domain.delegations import Delegation, Scope
+from identity.domain.delegations import Delegation, Scope, State
 from kit.clock import to_ms
 from kit.errors import FieldViolation, InvalidInput
 from kit.mongo import etag
@@ -36,6 +36,15 @@ _SCOPES = {
     Scope.READ: pb.DELEGATION_SCOPE_READ,
     Scope.VAULT: pb.DELEGATION_SCOPE_VAULT,
     Scope.PAY: pb.DELEGATION_SCOPE_PAY,
+}
+_STATES = {
+    State.REQUESTED: pb.DELEGATION_STATE_REQUESTED,
+    State.IN_FORCE: pb.DELEGATION_STATE_IN_FORCE,
+    State.DECLINED: pb.DELEGATION_STATE_DECLINED,
+    State.WITHDRAWN: pb.DELEGATION_STATE_WITHDRAWN,
+    State.LAPSED: pb.DELEGATION_STATE_LAPSED,
+    State.REVOKED: pb.DELEGATION_STATE_REVOKED,
+    State.EXPIRED: pb.DELEGATION_STATE_EXPIRED,
 }
 _PROOFS = {
     proof.COUNTER: pb.PROOF_KIND_COUNTER,
@@ -144,17 +153,24 @@ def agency_message(agency: Agency) -> pb.Agency:
     )
 
 
-def delegation_message(delegation: Delegation) -> pb.Delegation:
-    """A delegation."""
+def delegation_message(delegation: Delegation, now: datetime, viewer: str | None = None) -> pb.Delegation:
+    """A delegation as its two sides may see it: who the other one is when it was accepted. Without a viewer
+    all of it, for our own services."""
+    met = viewer is None or delegation.accepted is not None
     return pb.Delegation(
         id=delegation.id,
-        principal_id=delegation.principal,
-        delegate_id=delegation.delegate,
+        principal_id=delegation.principal if met or viewer == delegation.principal else "",
+        delegate_id=delegation.delegate if met or viewer == delegation.delegate else "",
         scopes=[_SCOPES[scope] for scope in delegation.scopes],
         create_time=timestamp(delegation.created),
         expire_time=timestamp(delegation.until),
         revoke_time=timestamp(delegation.revoked) if delegation.revoked else None,
         etag=etag(delegation),
+        state=_STATES[delegation.state(now)],
+        accept_time=timestamp(delegation.accepted) if delegation.accepted else None,
+        request_expire_time=timestamp(delegation.request_until) if delegation.request_until else None,
+        principal_hint=delegation.principal_shown if viewer != delegation.principal else "",
+        delegate_hint=delegation.target_shown if viewer != delegation.delegate else "",
     )
 
 

@@ -78,9 +78,16 @@ def delegation_store(database: Database) -> Store[Delegation]:
         scalars=lambda delegation: {
             "principal": delegation.principal,
             "delegate": delegation.delegate,
-            "revoked": int(delegation.revoked is not None),
+            # A release that knew no acceptance takes for begun whatever is not revoked here.
+            "revoked": int(delegation.revoked is not None or delegation.accepted is None),
+            "target": delegation.target,
         },
-        indexes=[Index("principal", "created"), Index("delegate", "created")],
+        indexes=[
+            Index("principal", "created"),
+            Index("delegate", "created"),
+            Index("principal", "target", "created"),
+            Index("principal", "delegate", "created"),
+        ],
         context=CONTEXT,
     )
 
@@ -286,6 +293,10 @@ def _agency_event(agency: Agency, event: object) -> Message | None:
 
 def _delegation_event(delegation: Delegation, event: object) -> Message | None:
     match event:
+        case delegations.DelegationRequested():
+            return announced.DelegationRequested(delegation=_stated(delegation))
+        case delegations.DelegationDeclined():
+            return announced.DelegationDeclined(delegation=_stated(delegation))
         case delegations.DelegationGranted():
             return announced.DelegationGranted(delegation=_stated(delegation))
         case delegations.DelegationRevoked():
@@ -294,8 +305,9 @@ def _delegation_event(delegation: Delegation, event: object) -> Message | None:
 
 
 def _stated(delegation: Delegation) -> pb.Delegation:
-    message = delegation_message(delegation)
+    message = delegation_message(delegation, delegation.created)
     message.ClearField("etag")  # known only once it is written
+    message.ClearField("state")  # which passes with time
     return message
 
 

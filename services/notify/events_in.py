@@ -396,23 +396,30 @@ async def _agency(ports: Ports, event: Event) -> None:
     await handlers.name_agency(ports, agency.code, agency.name, agency.name_en, event.time)
 
 
+async def _delegation_requested(ports: Ports, event: Event) -> None:
+    """Tells who is asked, and nothing of who asks: a stranger may have written that."""
+    delegation = event.message.delegation
+    params: dict[str, str | Name] = {"until": _text(delegation, "request_expire_time")}
+    news = News("delegation_requested", About(), params, to=(delegation.delegate_id,))
+    await handlers.tell(ports, event.id, news)
+
+
+async def _delegation_declined(ports: Ports, event: Event) -> None:
+    principal = event.message.delegation.principal_id
+    await handlers.tell(ports, event.id, News("delegation_declined", About(), {}, to=(principal,)))
+
+
 async def _delegation_granted(ports: Ports, event: Event) -> None:
     delegation = event.message.delegation
-    params: dict[str, str | Name] = {
-        "person": Name(account=delegation.principal_id),
-        "until": _text(delegation, "expire_time"),
-    }
-    await handlers.tell(
-        ports, event.id, News("delegation_granted", About(), params, to=(delegation.delegate_id,))
-    )
+    params: dict[str, str | Name] = {"until": _text(delegation, "expire_time")}
+    news = News("delegation_granted", About(), params, to=(delegation.principal_id,))
+    await handlers.tell(ports, event.id, news)
 
 
 async def _delegation_revoked(ports: Ports, event: Event) -> None:
     delegation = event.message.delegation
-    params = {"person": Name(account=delegation.principal_id)}
-    await handlers.tell(
-        ports, event.id, News("delegation_revoked", About(), params, to=(delegation.delegate_id,))
-    )
+    sides = (delegation.principal_id, delegation.delegate_id)  # one of them did it
+    await handlers.tell(ports, event.id, News("delegation_revoked", About(), {}, to=sides))
 
 
 async def _session_revoked(ports: Ports, event: Event) -> None:
@@ -431,6 +438,8 @@ IDENTITY: Final[Mapping[type[Message], Reaction]] = {
     identity.AccountDetached: _detached,
     identity.RolesChanged: _roles,
     identity.AgencyChanged: _agency,
+    identity.DelegationRequested: _delegation_requested,
+    identity.DelegationDeclined: _delegation_declined,
     identity.DelegationGranted: _delegation_granted,
     identity.DelegationRevoked: _delegation_revoked,
     identity.SessionRevoked: _session_revoked,

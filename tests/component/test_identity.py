@@ -1151,7 +1151,8 @@ async def test_an_admin_locks_officials_of_their_agencies_and_the_topmost_admin_
 async def test_a_delegation_lets_one_account_act_for_another_until_it_ends(
     identity: Identity, listen: Heard, eventually: Eventually
 ) -> None:
-    granted, ended = (
+    requested, granted, ended = (
+        await listen(events.DelegationRequested),
         await listen(events.DelegationGranted),
         await listen(events.DelegationRevoked),
     )
@@ -1175,7 +1176,19 @@ async def test_a_delegation_lets_one_account_act_for_another_until_it_ends(
         assert answer.allowed == bool(answer.delegation_id)
         return str(answer.delegation_id)
 
-    sides = (given.principal_id, given.delegate_id)
+    assert (given.state, given.delegate_id) == (pb.DELEGATION_STATE_REQUESTED, "")
+    sides = ((await _account(identity, AN)).id, (await _account(identity, BINH)).id)
+    assert await allowed(pb.DELEGATION_SCOPE_FILE, *sides) == ""
+    assert await eventually(lambda: requested(lambda event: event.delegation.id == given.id))
+    accept = pb.AcceptDelegationRequest(id=given.id)
+    for token in (an, await identity.token(await _somebody(identity), "một mật khẩu dài")):
+        assert (await identity.refused("AcceptDelegation", accept, token)).reason in (
+            "DELEGATION_NOT_FOUND",
+            "NOT_VERIFIED",
+        )
+    agreed = (await identity.call("AcceptDelegation", accept, binh)).delegation
+    assert (agreed.principal_id, agreed.delegate_id) == sides
+    assert await identity.call("AcceptDelegation", accept, binh)
     assert await allowed(pb.DELEGATION_SCOPE_FILE, *sides) == given.id
     assert await allowed(pb.DELEGATION_SCOPE_VAULT, *sides) == ""
     assert await allowed(pb.DELEGATION_SCOPE_FILE, *reversed(sides)) == ""
@@ -1203,6 +1216,8 @@ async def test_a_delegation_runs_out(identity: Identity) -> None:
         delegate_identifier=BINH, scopes=[pb.DELEGATION_SCOPE_VAULT], expire_time=until
     )
     given = (await identity.call("GrantDelegation", grant, an)).delegation
+    accept = pb.AcceptDelegationRequest(id=given.id)
+    given = (await identity.call("AcceptDelegation", accept, await identity.token(BINH))).delegation
     check = pb.CheckDelegationRequest(
         principal_id=given.principal_id, delegate_id=given.delegate_id, scope=pb.DELEGATION_SCOPE_VAULT
     )
@@ -1217,17 +1232,87 @@ async def test_a_wrong_delegation_is_refused_with_its_reasons(identity: Identity
     error = await identity.refused("GrantDelegation", pb.GrantDelegationRequest(delegate_identifier=AN), an)
     assert isinstance(error, InvalidInput)
     assert [(v.field, v.reason) for v in error.violations] == [
-        ("scopes", "REQUIRED"),
         ("delegate_identifier", "DELEGATE_IS_SELF"),
+        ("scopes", "REQUIRED"),
         ("expire_time", "REQUIRED"),
     ]
-    for nobody in ("0377000111", "quantri", "!"):
+    for nobody in ("quantri", "!"):
         request = pb.GrantDelegationRequest(delegate_identifier=nobody)
-        assert (await identity.refused("GrantDelegation", request, an)).reason == "DELEGATE_NOT_FOUND"
+        error = await identity.refused("GrantDelegation", request, an)
+        assert isinstance(error, InvalidInput)
+        assert error.violations[0].reason == "IDENTIFIER_SHAPE"
+
+
+async def test_a_request_tells_neither_side_who_the_other_is_nor_whether_there_is_one(
+    identity: Identity,
+) -> None:
+    me = await identity.token(await _proven(identity), "một mật khẩu dài")
+    until = Timestamp()
+    until.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+    answers = []
+    for known in (BINH, "079090777888", "0377000111"):
+        grant = pb.GrantDelegationRequest(
+            delegate_identifier=known, scopes=[pb.DELEGATION_SCOPE_READ], expire_time=until
+        )
+        given = (await identity.call("GrantDelegation", grant, me)).delegation
+        again = await identity.refused("GrantDelegation", grant, me)
+        answers.append((given.state, given.delegate_id, given.etag, again.reason))
+        assert given.delegate_hint.endswith(known[-3:])
+    assert set(answers) == {(pb.DELEGATION_STATE_REQUESTED, "", given.etag, "DELEGATION_REQUESTED")}
+    token = await identity.token(BINH)
+    listed = (await identity.call("ListDelegations", pb.ListDelegationsRequest(), token)).delegations
+    asked = next(it for it in listed if it.state == pb.DELEGATION_STATE_REQUESTED)
+    assert (asked.principal_id, len(asked.principal_hint.strip("•"))) == ("", 3)
+    decline = pb.DeclineDelegationRequest(id=asked.id)
+    declined = (await identity.call("DeclineDelegation", decline, token)).delegation
+    assert (declined.state, declined.principal_id) == (pb.DELEGATION_STATE_DECLINED, "")
+    accept = pb.AcceptDelegationRequest(id=asked.id)
+    assert (await identity.refused("AcceptDelegation", accept, token)).reason == "NOT_REQUESTED"
+    # Asked once more, whoever declined is left in peace.
+    grant = pb.GrantDelegationRequest(
+        delegate_identifier=BINH, scopes=[pb.DELEGATION_SCOPE_READ], expire_time=until
+    )
+    given = (await identity.call("GrantDelegation", grant, me)).delegation
+    listed = (await identity.call("ListDelegations", pb.ListDelegationsRequest(), token)).delegations
+    assert given.id not in [it.id for it in listed]
+
+
+async def test_a_request_lapses_and_is_taken_back(identity: Identity) -> None:
+    me = await identity.token(await _proven(identity), "một mật khẩu dài")
+    until = Timestamp()
+    until.FromDatetime(datetime.now(UTC) + timedelta(days=60))
+    grant = pb.GrantDelegationRequest(
+        delegate_identifier=BINH, scopes=[pb.DELEGATION_SCOPE_READ], expire_time=until
+    )
+    given = (await identity.call("GrantDelegation", grant, me)).delegation
+    back = (await identity.call("RevokeDelegation", pb.RevokeDelegationRequest(id=given.id), me)).delegation
+    assert back.state == pb.DELEGATION_STATE_WITHDRAWN
+    second = (await identity.call("GrantDelegation", grant, me)).delegation
+    assert second.id != given.id
+    binh = await identity.token(BINH)
+    identity.time.ahead = timedelta(days=15)
+    error = await identity.refused("AcceptDelegation", pb.AcceptDelegationRequest(id=second.id), binh)
+    assert (error.reason, error.metadata["state"]) == ("NOT_REQUESTED", "lapsed")
+
+
+async def test_nobody_unverified_asks_or_is_asked(identity: Identity) -> None:
+    unproven = identity.citizen()
+    await identity.call("SignUp", unproven)
+    until = Timestamp()
+    until.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+    grant = pb.GrantDelegationRequest(
+        delegate_identifier=BINH, scopes=[pb.DELEGATION_SCOPE_READ], expire_time=until
+    )
+    token = await identity.token(unproven.phone, unproven.password)
+    assert (await identity.refused("GrantDelegation", grant, token)).reason == "NOT_VERIFIED"
+    grant.delegate_identifier = unproven.phone
+    given = (await identity.call("GrantDelegation", grant, await identity.token(AN))).delegation
+    assert given.state == pb.DELEGATION_STATE_REQUESTED
+    assert not (await identity.call("ListDelegations", pb.ListDelegationsRequest(), token)).delegations
 
 
 async def test_the_list_of_delegations_goes_on_from_those_given_to_those_received(identity: Identity) -> None:
-    phones = [await _somebody(identity) for _ in range(2)]
+    phones = [await _proven(identity) for _ in range(2)]
     me, other = [await identity.token(phone, "một mật khẩu dài") for phone in phones]
     until = Timestamp()
     until.FromDatetime(datetime.now(UTC) + timedelta(days=1))
@@ -1276,6 +1361,8 @@ MAY = {
     "BatchGetAgencies": EVERYBODY,
     "ListAgencies": EVERYBODY,
     "GrantDelegation": {"citizen"},
+    "AcceptDelegation": {"citizen"},
+    "DeclineDelegation": {"citizen"},
     "RevokeDelegation": {"citizen"},
     "ListDelegations": {"citizen"},
     "CheckDelegation": {"service"},
@@ -1326,6 +1413,15 @@ async def _account(identity: Identity, identifier: str) -> pb.Account:
     answer = await identity.call("SignIn", pb.SignInRequest(identifier=identifier, password=PASSWORD))
     assert isinstance(answer, pb.SignInResponse)
     return answer.account
+
+
+async def _proven(identity: Identity) -> str:
+    """The phone number of somebody who opened an account at the counter and claimed it."""
+    person = identity.citizen()
+    opened = await identity.call("OpenAccount", _at_counter(person), await identity.token("nt.tiepnhan"))
+    person.activation_code = opened.activation_code
+    await identity.call("SignUp", person)
+    return str(person.phone)
 
 
 async def _somebody(identity: Identity) -> str:

@@ -396,7 +396,9 @@ async def _people(world: World) -> None:
     for at, scope in enumerate(SCOPES.values()):
         grant = idp.GrantDelegationRequest(delegate_identifier=f"05609500000{at}", scopes=[scope])
         grant.expire_time.FromDatetime(datetime.now(UTC) + timedelta(days=30))
-        await world.do("IdentityService.GrantDelegation", grant, "owner")
+        asked = (await world.do("IdentityService.GrantDelegation", grant, "owner")).delegation
+        who = list(SCOPES)[at]
+        await world.do("IdentityService.AcceptDelegation", idp.AcceptDelegationRequest(id=asked.id), who)
     offices = {role: [(WARD, role)] for role in ROLES}
     offices |= {"roleless": [], "elsewhere": [(ELSEWHERE, role) for role in (*ROLES, "admin")]}
     for who, roles in offices.items():

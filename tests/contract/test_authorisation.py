@@ -68,7 +68,9 @@ IdentityService.PutAgency          | official:admin             | admin         
 IdentityService.BatchGetAgencies   | anyone                     | everyone                     |
 IdentityService.ListAgencies       | anyone                     | everyone                     |
 IdentityService.GrantDelegation    | citizen                    | citizens                     |
+IdentityService.AcceptDelegation   | citizen                    | pay                          | DELEGATION_NOT_FOUND
 IdentityService.RevokeDelegation   | citizen                    | owner pay                    | DELEGATION_NOT_FOUND
+IdentityService.DeclineDelegation  | citizen                    | pay                          | DELEGATION_NOT_FOUND
 IdentityService.ListDelegations    | citizen                    | citizens                     |
 IdentityService.CheckDelegation    | service                    | services                     |
 
@@ -317,17 +319,35 @@ async def sign_out(world: World) -> Message:
     return idp.SignOutRequest(refresh_token=(await _session(world)).refresh_token)
 
 
-def _grant() -> Message:
-    made = idp.GrantDelegationRequest(delegate_identifier="056095000004", scopes=[idp.DELEGATION_SCOPE_READ])
+def _grant(identifier: str = "") -> Message:
+    identifier = identifier or f"056094{next(_count):06d}"  # of nobody: one open request a pair
+    made = idp.GrantDelegationRequest(delegate_identifier=identifier, scopes=[idp.DELEGATION_SCOPE_PAY])
     made.expire_time.FromDatetime(datetime.now(UTC) + timedelta(days=3))
     return made
 
 
+async def grant(_: World) -> Message:
+    return _grant()
+
+
+async def _asked(world: World) -> str:
+    """A request of the owner's to the one who may pay for them."""
+    made = await world.do("IdentityService.GrantDelegation", _grant("056095000003"), "owner")
+    return str(made.delegation.id)
+
+
 async def revoke(world: World) -> Message:
-    made = idp.GrantDelegationRequest(delegate_identifier="056095000003", scopes=[idp.DELEGATION_SCOPE_PAY])
-    made.expire_time.FromDatetime(datetime.now(UTC) + timedelta(days=3))
-    reply = await world.do("IdentityService.GrantDelegation", made, "owner")
-    return idp.RevokeDelegationRequest(id=reply.delegation.id)
+    id = await _asked(world)
+    await world.do("IdentityService.AcceptDelegation", idp.AcceptDelegationRequest(id=id), "pay")
+    return idp.RevokeDelegationRequest(id=id)
+
+
+async def accept(world: World) -> Message:
+    return idp.AcceptDelegationRequest(id=await _asked(world))
+
+
+async def decline(world: World) -> Message:
+    return idp.DeclineDelegationRequest(id=await _asked(world))
 
 
 async def check_delegation(world: World) -> Message:
@@ -548,7 +568,9 @@ SAMPLES: dict[str, Make] = {
     "IdentityService.PutAgency": put_agency,
     "IdentityService.BatchGetAgencies": always(idp.BatchGetAgenciesRequest(codes=["H32.15"])),
     "IdentityService.ListAgencies": always(idp.ListAgenciesRequest()),
-    "IdentityService.GrantDelegation": always(_grant()),
+    "IdentityService.GrantDelegation": grant,
+    "IdentityService.AcceptDelegation": accept,
+    "IdentityService.DeclineDelegation": decline,
     "IdentityService.RevokeDelegation": revoke,
     "IdentityService.ListDelegations": always(idp.ListDelegationsRequest()),
     "IdentityService.CheckDelegation": check_delegation,

@@ -116,13 +116,41 @@ class DelegationScope(IntEnum):
     PAY = 4
 
 
+@enum(pb.DelegationState, "DELEGATION_STATE_")
+class DelegationState(IntEnum):
+    """REQUESTED waits for the delegate's answer; WITHDRAWN was taken back and LAPSED not answered in time.
+    IN_FORCE was accepted; REVOKED was ended by one of the sides and EXPIRED ran out."""
+
+    REQUESTED = 1
+    IN_FORCE = 2
+    DECLINED = 3
+    WITHDRAWN = 4
+    LAPSED = 5
+    REVOKED = 6
+    EXPIRED = 7
+
+
 @view(pb.Delegation, key="id")
 class Delegation:
-    """One account may act for another."""
+    """One account may act for another, from the other's acceptance on. Until then neither learns who the
+    other is."""
 
     id: strawberry.ID
-    principal: Account | None = one("accounts", "principal_id")
-    delegate: Account | None = one("accounts", "delegate_id")
+    state: DelegationState | None
+    principal: Account | None = one(
+        "accounts", "principal_id", description="Null for the delegate as long as it was not accepted."
+    )
+    delegate: Account | None = one(
+        "accounts", "delegate_id", description="Null for the principal as long as it was not accepted."
+    )
+    principal_hint: str | None = strawberry.field(
+        description="The last digits of the principal's number, for the delegate."
+    )
+    delegate_hint: str | None = strawberry.field(
+        description="The end of the identifier that was asked, for the principal."
+    )
+    accept_time: DateTime | None
+    request_expire_time: DateTime | None = strawberry.field(description="When a request lapses.")
     scopes: list[DelegationScope]
     create_time: DateTime | None
     expire_time: DateTime | None
@@ -366,6 +394,18 @@ class RevokeDelegationInput:
     delegation_id: strawberry.ID
 
 
+@strawberry.input
+class AcceptDelegationInput:
+    request_id: str | None = None
+    delegation_id: strawberry.ID
+
+
+@strawberry.input
+class DeclineDelegationInput:
+    request_id: str | None = None
+    delegation_id: strawberry.ID
+
+
 @strawberry.type
 class IdentityQuery:
     """Queries of accounts and agencies."""
@@ -539,15 +579,34 @@ class IdentityMutation:
         pb.GrantDelegationRequest,
         GrantDelegationInput,
         Delegation,
-        "Lets another account act for the caller.",
+        "Asks another account to act for the caller; begins when it accepts. The answer does not tell "
+        "whether anybody has the identifier.",
         answer="delegation",
+    )
+    accept_delegation = rpc(
+        "identity",
+        pb.AcceptDelegationRequest,
+        AcceptDelegationInput,
+        Delegation,
+        "Agrees to act for whoever asked.",
+        answer="delegation",
+        subject="delegation_id",
+    )
+    decline_delegation = rpc(
+        "identity",
+        pb.DeclineDelegationRequest,
+        DeclineDelegationInput,
+        Delegation,
+        "Declines to act for whoever asked.",
+        answer="delegation",
+        subject="delegation_id",
     )
     revoke_delegation = rpc(
         "identity",
         pb.RevokeDelegationRequest,
         RevokeDelegationInput,
         Delegation,
-        "Ends a delegation.",
+        "Ends a delegation, by either side, or takes a request back.",
         answer="delegation",
         subject="delegation_id",
     )

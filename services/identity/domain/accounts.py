@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -15,11 +15,11 @@ from identity.domain.identifiers import (
     email_of,
     locale_of,
     masked,
-    name_of,
     phone_of,
     tax_code_of,
     username_of,
 )
+from identity.domain.names import organisation_name_of, person_name_of
 from identity.domain.passwords import check_password
 from identity.domain.proof import COUNTER, Paper, Proof
 from kit.clock import VIETNAM
@@ -486,6 +486,11 @@ def _identifiers(citizen_number: str, tax_code: str, phone: str, email: str) -> 
     return tuple(Identifier(kind, value) for kind, value in values.items() if value)
 
 
+def name_rule(kind: Kind) -> Callable[[str], str]:
+    """What makes the name of such an account from what somebody typed, or raises Malformed."""
+    return organisation_name_of if kind is Kind.ORGANISATION else person_name_of
+
+
 def registration(
     *,
     kind: Kind | None,
@@ -519,7 +524,7 @@ def registration(
         check.wrong("phone", "CONTACT_REQUIRED", "a phone number or an e-mail address")
     who = Registration(
         kind=kind or Kind.PERSON,
-        name=check.read("name", name, name_of, required=True),
+        name=check.read("name", name, name_rule(kind or Kind.PERSON), required=True),
         citizen_number=check.read(
             "citizen_number", citizen_number, lambda text: citizen_number_of(text, year=year), required=person
         ),
@@ -561,7 +566,7 @@ def official_details(
     """Checks what was given for an official's account. Raises InvalidInput."""
     check = FieldCheck()
     checked = (
-        check.read("name", name, name_of, required=True),
+        check.read("name", name, person_name_of, required=True),
         check.read("username", username, username_of, required=True),
         check.read("phone", phone, phone_of),
         check.read("email", email, email_of),

@@ -8,7 +8,8 @@ from datetime import date
 from enum import StrEnum
 from typing import Any
 
-from identity.domain.identifiers import FieldCheck, name_of
+from identity.domain.identifiers import FieldCheck
+from identity.domain.names import organisation_name_of
 from kit.errors import FailedPrecondition
 
 
@@ -101,8 +102,8 @@ def agency_details(
             check.wrong(path, "AGENCY_ITSELF", "an agency is not its own parent or successor")
     if len(address) > 500 or len(phone) > 50:
         check.wrong("agency.address", "TOO_LONG", "at most 500 characters, and 50 for the phone")
-    checked_name = check.read("agency.name", name, name_of, required=True)
-    checked_name_en = check.read("agency.name_en", name_en, name_of)
+    checked_name = check.read("agency.name", name, organisation_name_of, required=True)
+    checked_name_en = check.read("agency.name_en", name_en, organisation_name_of)
     check.done()
     if level is None or first is None:
         raise AssertionError("`done` raised")

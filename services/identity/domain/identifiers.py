@@ -1,4 +1,4 @@
-"""What a person or an organisation is known by: citizen number, tax code, phone, e-mail, username, name.
+"""What a person or an organisation is known by: citizen number, tax code, phone, e-mail, username.
 
 Every `..._of` function takes what somebody typed and answers the one form that is stored, or raises
 Malformed. None of them tells whether the thing exists.
@@ -7,7 +7,6 @@ Malformed. None of them tells whether the thing exists.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -15,7 +14,6 @@ from typing import Final
 
 from kit.errors import FieldViolation, InvalidInput
 from kit.ids import derived
-from kit.text import nfc
 
 PROVINCES: Final = {
     "001": "Hà Nội",
@@ -234,18 +232,6 @@ def username_of(text: str) -> str:
         raise Malformed(
             "USERNAME_SHAPE", "3 to 32 letters, digits, dots, dashes or underscores, a letter first"
         )
-    return name
-
-
-def name_of(text: str) -> str:
-    """The name of a person or an organisation: NFC, single spaces, 2 to 200 characters with a letter."""
-    name = " ".join(nfc(text).split())
-    if not 2 <= len(name) <= 200:
-        raise Malformed("NAME_LENGTH", "a name has 2 to 200 characters")
-    if any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs", "Cn") for letter in name):
-        raise Malformed("NAME_CHARACTERS", "a name has no control characters")
-    if not any(letter.isalpha() for letter in name):
-        raise Malformed("NAME_CHARACTERS", "a name has letters")
     return name
 
 

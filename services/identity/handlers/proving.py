@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from identity.domain.accounts import Account, Kind, Registration, Status, registration
-from identity.domain.identifiers import FieldCheck, Identifier, name_of
+from identity.domain.accounts import Account, Kind, Registration, Status, name_rule, registration
+from identity.domain.identifiers import FieldCheck, Identifier
 from identity.domain.proof import CODE, Paper, Proof, papers_seen, same_name
 from identity.handlers.agencies import check_administers
 from identity.handlers.ports import Asked, Ports
@@ -184,8 +184,8 @@ async def prove_account(
     _check_desk(caller, agency)
     check = FieldCheck()
     seen = papers_seen(check, papers)
-    stated = check.read("name", name, name_of, required=True)
     account = await ports.accounts.get(account_id)
+    stated = check.read("name", name, name_rule(account.kind), required=True)
     its = account.number
     if its is None or "".join(letter for letter in number if letter.isalnum()) != its.value.replace("-", ""):
         check.wrong("number", "NUMBER_DIFFERS", "the papers have another number than the account")

@@ -69,8 +69,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     "account_opened": _kind(Group.ACCOUNT, "agency"),
     "account_proven": _kind(Group.ACCOUNT, "agency"),
     "account_detached": _kind(Group.ACCOUNT, "agency"),
-    "delegation_granted": _kind(Group.ACCOUNT, "person", "until"),
-    "delegation_revoked": _kind(Group.ACCOUNT, "person"),
+    "delegation_requested": _kind(Group.ACCOUNT, "until"),  # and nothing that the one who asks has written
+    "delegation_declined": _kind(Group.ACCOUNT),
+    "delegation_granted": _kind(Group.ACCOUNT, "until"),
+    "delegation_revoked": _kind(Group.ACCOUNT),
     "session_reused": _kind(Group.ACCOUNT, "at"),
     "desk_submitted": _kind(Group.WORK, "procedure", "agency"),
     "desk_arrived": _kind(Group.WORK, "code", "procedure", "due", "agency"),

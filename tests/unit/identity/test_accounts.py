@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -283,6 +284,21 @@ def test_agency_codes_come_in_several_shapes() -> None:
     )
 
 
+def requested(scopes: Collection[Scope], until: datetime) -> Delegation:
+    return Delegation.requested(
+        "1",
+        principal="a",
+        principal_shown="•••101",
+        delegate="b",
+        target="t",
+        target_shown="•••202",
+        scopes=scopes,
+        until=until,
+        mark="m",
+        now=NOW,
+    )
+
+
 instants = st.integers(-10_000, 10_000).map(lambda seconds: NOW + timedelta(seconds=seconds))
 
 
@@ -297,15 +313,19 @@ def test_a_delegation_allows_its_scopes_while_it_lasts_and_nothing_else(
     scopes: set[Scope], asked: Scope, lasts: int, at: datetime, revoked: datetime | None
 ) -> None:
     until = NOW + timedelta(seconds=lasts)
-    delegation = Delegation.granted("1", principal="a", delegate="b", scopes=scopes, until=until, now=NOW)
+    delegation = requested(scopes, until)
+    assert not delegation.allows(asked, at)
+    delegation.accept("b", NOW)
     if revoked is not None:
         delegation.revoke("a", revoked)
-    assert delegation.allows(asked, at) == (revoked is None and NOW <= at < until and asked in scopes)
+    assert delegation.allows(asked, at) == (revoked is None and at < until and asked in scopes)
 
 
 def test_either_side_ends_a_delegation_once_and_nobody_else_does() -> None:
     until = NOW + timedelta(days=1)
-    given = Delegation.granted("1", principal="a", delegate="b", scopes=[Scope.FILE], until=until, now=NOW)
+    given = requested([Scope.FILE], until)
+    given.accept("b", NOW)
+    given.events.clear()
     with pytest.raises(Forbidden):
         given.revoke("c", NOW)
     given.events.clear()

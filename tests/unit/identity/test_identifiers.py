@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import unicodedata
 
 import pytest
 from hypothesis import given
@@ -17,7 +16,6 @@ from identity.domain.identifiers import (
     email_of,
     identifiers_in,
     masked,
-    name_of,
     phone_of,
     tax_code_of,
     username_of,
@@ -162,24 +160,6 @@ def test_an_address_is_kept_in_lower_case(address: str) -> None:
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
     assert reason(email_of, address) == "EMAIL_SHAPE"
-
-
-@given(st.text(max_size=60))
-def test_a_name_comes_out_in_one_form_that_stays(text: str) -> None:
-    try:
-        name = name_of(text)
-    except Malformed:
-        return
-    assert name == name_of(name) == unicodedata.normalize("NFC", name)
-    assert "  " not in name
-    assert name.strip() == name
-
-
-def test_a_name_typed_in_pieces_is_the_same_name() -> None:
-    assert name_of(unicodedata.normalize("NFD", "  Nguyễn   Thị Đẹp ")) == "Nguyễn Thị Đẹp"
-    assert reason(name_of, "An\u202ehcaB") == "NAME_CHARACTERS"
-    assert reason(name_of, "12345") == "NAME_CHARACTERS"
-    assert reason(name_of, "A" * 201) == "NAME_LENGTH"
 
 
 def test_ten_digits_can_be_a_phone_and_a_tax_code() -> None:

@@ -152,6 +152,12 @@ EVERYTHING: list[Message] = [
     identity.AgencyChanged(agency=identity_pb2.Agency(code="H32.15", name="UBND phường Nha Trang")),
     identity.AccountProven(account_id="binh", name="Bình", agency="H32.15"),
     identity.AccountDetached(account_id="binh", agency="H32.15"),
+    identity.DelegationRequested(
+        delegation=identity_pb2.Delegation(id="g1", principal_id="an", delegate_id="binh")
+    ),
+    identity.DelegationDeclined(
+        delegation=identity_pb2.Delegation(id="g1", principal_id="an", delegate_id="binh")
+    ),
     identity.DelegationGranted(
         delegation=identity_pb2.Delegation(id="g1", principal_id="an", delegate_id="binh")
     ),

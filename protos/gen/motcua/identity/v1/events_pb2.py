@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from motcua.identity.v1 import identity_pb2 as motcua_dot_identity_dot_v1_dot_identity__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmotcua/identity/v1/events.proto\x12\x12motcua.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!motcua/identity/v1/identity.proto\"\xb2\x01\n\rAccountOpened\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.motcua.identity.v1.AccountKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05\x65mail\x18\x04 \x01(\t\x12\r\n\x05phone\x18\x05 \x01(\t\x12\x0e\n\x06locale\x18\x06 \x01(\t\x12\x12\n\nat_counter\x18\x07 \x01(\x08\x12\x0e\n\x06\x61gency\x18\x08 \x01(\t\"R\n\x0e\x41\x63\x63ountClaimed\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\r\n\x05phone\x18\x03 \x01(\t\x12\x0e\n\x06locale\x18\x04 \x01(\t\"`\n\x0eProfileChanged\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\r\n\x05phone\x18\x04 \x01(\t\x12\x0e\n\x06locale\x18\x05 \x01(\t\"n\n\rAccountProven\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.motcua.identity.v1.ProofKind\x12\x0e\n\x06\x61gency\x18\x04 \x01(\t\"5\n\x0f\x41\x63\x63ountDetached\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61gency\x18\x02 \x01(\t\"K\n\x0cRolesChanged\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\'\n\x05roles\x18\x02 \x03(\x0b\x32\x18.motcua.identity.v1.Role\";\n\rAgencyChanged\x12*\n\x06\x61gency\x18\x01 \x01(\x0b\x32\x1a.motcua.identity.v1.Agency\"G\n\x11\x44\x65legationGranted\x12\x32\n\ndelegation\x18\x01 \x01(\x0b\x32\x1e.motcua.identity.v1.Delegation\"G\n\x11\x44\x65legationRevoked\x12\x32\n\ndelegation\x18\x01 \x01(\x0b\x32\x1e.motcua.identity.v1.Delegation\"y\n\x0eSessionRevoked\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0brevoke_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmotcua/identity/v1/events.proto\x12\x12motcua.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!motcua/identity/v1/identity.proto\"\xb2\x01\n\rAccountOpened\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.motcua.identity.v1.AccountKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05\x65mail\x18\x04 \x01(\t\x12\r\n\x05phone\x18\x05 \x01(\t\x12\x0e\n\x06locale\x18\x06 \x01(\t\x12\x12\n\nat_counter\x18\x07 \x01(\x08\x12\x0e\n\x06\x61gency\x18\x08 \x01(\t\"R\n\x0e\x41\x63\x63ountClaimed\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\r\n\x05phone\x18\x03 \x01(\t\x12\x0e\n\x06locale\x18\x04 \x01(\t\"`\n\x0eProfileChanged\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\r\n\x05phone\x18\x04 \x01(\t\x12\x0e\n\x06locale\x18\x05 \x01(\t\"n\n\rAccountProven\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.motcua.identity.v1.ProofKind\x12\x0e\n\x06\x61gency\x18\x04 \x01(\t\"5\n\x0f\x41\x63\x63ountDetached\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61gency\x18\x02 \x01(\t\"K\n\x0cRolesChanged\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\'\n\x05roles\x18\x02 \x03(\x0b\x32\x18.motcua.identity.v1.Role\";\n\rAgencyChanged\x12*\n\x06\x61gency\x18\x01 \x01(\x0b\x32\x1a.motcua.identity.v1.Agency\"I\n\x13\x44\x65legationRequested\x12\x32\n\ndelegation\x18\x01 \x01(\x0b\x32\x1e.motcua.identity.v1.Delegation\"H\n\x12\x44\x65legationDeclined\x12\x32\n\ndelegation\x18\x01 \x01(\x0b\x32\x1e.motcua.identity.v1.Delegation\"G\n\x11\x44\x65legationGranted\x12\x32\n\ndelegation\x18\x01 \x01(\x0b\x32\x1e.motcua.identity.v1.Delegation\"G\n\x11\x44\x65legationRevoked\x12\x32\n\ndelegation\x18\x01 \x01(\x0b\x32\x1e.motcua.identity.v1.Delegation\"y\n\x0eSessionRevoked\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0brevoke_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,10 +47,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLESCHANGED']._serialized_end=728
   _globals['_AGENCYCHANGED']._serialized_start=730
   _globals['_AGENCYCHANGED']._serialized_end=789
-  _globals['_DELEGATIONGRANTED']._serialized_start=791
-  _globals['_DELEGATIONGRANTED']._serialized_end=862
-  _globals['_DELEGATIONREVOKED']._serialized_start=864
-  _globals['_DELEGATIONREVOKED']._serialized_end=935
-  _globals['_SESSIONREVOKED']._serialized_start=937
-  _globals['_SESSIONREVOKED']._serialized_end=1058
+  _globals['_DELEGATIONREQUESTED']._serialized_start=791
+  _globals['_DELEGATIONREQUESTED']._serialized_end=864
+  _globals['_DELEGATIONDECLINED']._serialized_start=866
+  _globals['_DELEGATIONDECLINED']._serialized_end=938
+  _globals['_DELEGATIONGRANTED']._serialized_start=940
+  _globals['_DELEGATIONGRANTED']._serialized_end=1011
+  _globals['_DELEGATIONREVOKED']._serialized_start=1013
+  _globals['_DELEGATIONREVOKED']._serialized_end=1084
+  _globals['_SESSIONREVOKED']._serialized_start=1086
+  _globals['_SESSIONREVOKED']._serialized_end=1207
 # @@protoc_insertion_point(module_scope)

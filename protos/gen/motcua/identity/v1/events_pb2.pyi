@@ -222,7 +222,51 @@ class AgencyChanged(_message.Message):
 Global___AgencyChanged: _TypeAlias = AgencyChanged  # noqa: Y015
 
 @_typing.final
+class DelegationRequested(_message.Message):
+    """Somebody asks the delegate to act for them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELEGATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delegation(self) -> _identity_pb2.Delegation: ...
+    def __init__(
+        self,
+        *,
+        delegation: _identity_pb2.Delegation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DelegationRequested: _TypeAlias = DelegationRequested  # noqa: Y015
+
+@_typing.final
+class DelegationDeclined(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELEGATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delegation(self) -> _identity_pb2.Delegation: ...
+    def __init__(
+        self,
+        *,
+        delegation: _identity_pb2.Delegation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DelegationDeclined: _TypeAlias = DelegationDeclined  # noqa: Y015
+
+@_typing.final
 class DelegationGranted(_message.Message):
+    """The delegate accepted: the delegation began."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DELEGATION_FIELD_NUMBER: _builtins.int

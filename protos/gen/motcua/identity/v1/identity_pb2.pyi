@@ -172,6 +172,43 @@ DELEGATION_SCOPE_PAY: DelegationScope.ValueType  # 4
 """Pay charges."""
 Global___DelegationScope: _TypeAlias = DelegationScope  # noqa: Y015
 
+class _DelegationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DelegationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DelegationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELEGATION_STATE_UNSPECIFIED: _DelegationState.ValueType  # 0
+    DELEGATION_STATE_REQUESTED: _DelegationState.ValueType  # 1
+    """Waits for the delegate's answer."""
+    DELEGATION_STATE_IN_FORCE: _DelegationState.ValueType  # 2
+    DELEGATION_STATE_DECLINED: _DelegationState.ValueType  # 3
+    DELEGATION_STATE_WITHDRAWN: _DelegationState.ValueType  # 4
+    """Taken back before an answer."""
+    DELEGATION_STATE_LAPSED: _DelegationState.ValueType  # 5
+    """Nobody answered in time."""
+    DELEGATION_STATE_REVOKED: _DelegationState.ValueType  # 6
+    """Ended by one of the sides."""
+    DELEGATION_STATE_EXPIRED: _DelegationState.ValueType  # 7
+    """Ran out."""
+
+class DelegationState(_DelegationState, metaclass=_DelegationStateEnumTypeWrapper): ...
+
+DELEGATION_STATE_UNSPECIFIED: DelegationState.ValueType  # 0
+DELEGATION_STATE_REQUESTED: DelegationState.ValueType  # 1
+"""Waits for the delegate's answer."""
+DELEGATION_STATE_IN_FORCE: DelegationState.ValueType  # 2
+DELEGATION_STATE_DECLINED: DelegationState.ValueType  # 3
+DELEGATION_STATE_WITHDRAWN: DelegationState.ValueType  # 4
+"""Taken back before an answer."""
+DELEGATION_STATE_LAPSED: DelegationState.ValueType  # 5
+"""Nobody answered in time."""
+DELEGATION_STATE_REVOKED: DelegationState.ValueType  # 6
+"""Ended by one of the sides."""
+DELEGATION_STATE_EXPIRED: DelegationState.ValueType  # 7
+"""Ran out."""
+Global___DelegationState: _TypeAlias = DelegationState  # noqa: Y015
+
 @_typing.final
 class Role(_message.Message):
     """A role held in one agency: reception, examiner, leader, clerk, cashier or admin."""
@@ -1437,10 +1474,21 @@ class Delegation(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACCEPT_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_HINT_FIELD_NUMBER: _builtins.int
+    DELEGATE_HINT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     principal_id: _builtins.str
+    """The other side's is empty as long as the delegation was not accepted."""
     delegate_id: _builtins.str
     etag: _builtins.str
+    state: Global___DelegationState.ValueType
+    principal_hint: _builtins.str
+    """The last digits of the principal's number, for the delegate."""
+    delegate_hint: _builtins.str
+    """The end of the identifier that was asked, for the principal."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___DelegationScope.ValueType]: ...
     @_builtins.property
@@ -1449,6 +1497,12 @@ class Delegation(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def accept_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def request_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When a request lapses."""
+
     def __init__(
         self,
         *,
@@ -1460,10 +1514,15 @@ class Delegation(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        state: Global___DelegationState.ValueType = ...,
+        accept_time: _timestamp_pb2.Timestamp | None = ...,
+        request_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        principal_hint: _builtins.str = ...,
+        delegate_hint: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "create_time", b"create_time", "expire_time", b"expire_time", "request_expire_time", b"request_expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delegate_id", b"delegate_id", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "principal_id", b"principal_id", "revoke_time", b"revoke_time", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "create_time", b"create_time", "delegate_hint", b"delegate_hint", "delegate_id", b"delegate_id", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "principal_hint", b"principal_hint", "principal_id", b"principal_id", "request_expire_time", b"request_expire_time", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1519,6 +1578,90 @@ class GrantDelegationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GrantDelegationResponse: _TypeAlias = GrantDelegationResponse  # noqa: Y015
+
+@_typing.final
+class AcceptDelegationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptDelegationRequest: _TypeAlias = AcceptDelegationRequest  # noqa: Y015
+
+@_typing.final
+class AcceptDelegationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELEGATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delegation(self) -> Global___Delegation: ...
+    def __init__(
+        self,
+        *,
+        delegation: Global___Delegation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptDelegationResponse: _TypeAlias = AcceptDelegationResponse  # noqa: Y015
+
+@_typing.final
+class DeclineDelegationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclineDelegationRequest: _TypeAlias = DeclineDelegationRequest  # noqa: Y015
+
+@_typing.final
+class DeclineDelegationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELEGATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delegation(self) -> Global___Delegation: ...
+    def __init__(
+        self,
+        *,
+        delegation: Global___Delegation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation", b"delegation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclineDelegationResponse: _TypeAlias = DeclineDelegationResponse  # noqa: Y015
 
 @_typing.final
 class RevokeDelegationRequest(_message.Message):

@@ -140,6 +140,16 @@ class IdentityServiceStub:
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.GrantDelegationRequest.SerializeToString,
                 response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.GrantDelegationResponse.FromString,
                 _registered_method=True)
+        self.AcceptDelegation = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/AcceptDelegation',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.AcceptDelegationRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.AcceptDelegationResponse.FromString,
+                _registered_method=True)
+        self.DeclineDelegation = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/DeclineDelegation',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.DeclineDelegationRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.DeclineDelegationResponse.FromString,
+                _registered_method=True)
         self.RevokeDelegation = channel.unary_unary(
                 '/motcua.identity.v1.IdentityService/RevokeDelegation',
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RevokeDelegationRequest.SerializeToString,
@@ -302,13 +312,28 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GrantDelegation(self, request, context):
+        """Asks another account to act for the caller. Begins with its acceptance; until then neither side learns who the other
+        is, and the answer does not tell whether anybody has the identifier. Both must be verified.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptDelegation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineDelegation(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeDelegation(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Ends a delegation, by either side, or takes a request back.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -434,6 +459,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.GrantDelegation,
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.GrantDelegationRequest.FromString,
                     response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.GrantDelegationResponse.SerializeToString,
+            ),
+            'AcceptDelegation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptDelegation,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.AcceptDelegationRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.AcceptDelegationResponse.SerializeToString,
+            ),
+            'DeclineDelegation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineDelegation,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.DeclineDelegationRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.DeclineDelegationResponse.SerializeToString,
             ),
             'RevokeDelegation': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeDelegation,
@@ -1019,6 +1054,60 @@ class IdentityService:
             '/motcua.identity.v1.IdentityService/GrantDelegation',
             motcua_dot_identity_dot_v1_dot_identity__pb2.GrantDelegationRequest.SerializeToString,
             motcua_dot_identity_dot_v1_dot_identity__pb2.GrantDelegationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptDelegation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/AcceptDelegation',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.AcceptDelegationRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.AcceptDelegationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineDelegation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/DeclineDelegation',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.DeclineDelegationRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.DeclineDelegationResponse.FromString,
             options,
             channel_credentials,
             insecure,

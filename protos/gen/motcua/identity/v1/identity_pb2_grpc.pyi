@@ -77,7 +77,13 @@ class IdentityServiceStub:
     """Missing ones are omitted; those that took over from an old one follow, so that an old code leads to today's."""
     ListAgencies: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListAgenciesRequest, _identity_pb2.ListAgenciesResponse]
     GrantDelegation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GrantDelegationRequest, _identity_pb2.GrantDelegationResponse]
+    """Asks another account to act for the caller. Begins with its acceptance; until then neither side learns who the other
+    is, and the answer does not tell whether anybody has the identifier. Both must be verified.
+    """
+    AcceptDelegation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.AcceptDelegationRequest, _identity_pb2.AcceptDelegationResponse]
+    DeclineDelegation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeclineDelegationRequest, _identity_pb2.DeclineDelegationResponse]
     RevokeDelegation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeDelegationRequest, _identity_pb2.RevokeDelegationResponse]
+    """Ends a delegation, by either side, or takes a request back."""
     ListDelegations: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListDelegationsRequest, _identity_pb2.ListDelegationsResponse]
     """Delegations that the caller gave or received."""
     CheckDelegation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CheckDelegationRequest, _identity_pb2.CheckDelegationResponse]
@@ -132,7 +138,13 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Missing ones are omitted; those that took over from an old one follow, so that an old code leads to today's."""
     ListAgencies: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListAgenciesRequest, _identity_pb2.ListAgenciesResponse]  # type: ignore[assignment]
     GrantDelegation: _aio.UnaryUnaryMultiCallable[_identity_pb2.GrantDelegationRequest, _identity_pb2.GrantDelegationResponse]  # type: ignore[assignment]
+    """Asks another account to act for the caller. Begins with its acceptance; until then neither side learns who the other
+    is, and the answer does not tell whether anybody has the identifier. Both must be verified.
+    """
+    AcceptDelegation: _aio.UnaryUnaryMultiCallable[_identity_pb2.AcceptDelegationRequest, _identity_pb2.AcceptDelegationResponse]  # type: ignore[assignment]
+    DeclineDelegation: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeclineDelegationRequest, _identity_pb2.DeclineDelegationResponse]  # type: ignore[assignment]
     RevokeDelegation: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeDelegationRequest, _identity_pb2.RevokeDelegationResponse]  # type: ignore[assignment]
+    """Ends a delegation, by either side, or takes a request back."""
     ListDelegations: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListDelegationsRequest, _identity_pb2.ListDelegationsResponse]  # type: ignore[assignment]
     """Delegations that the caller gave or received."""
     CheckDelegation: _aio.UnaryUnaryMultiCallable[_identity_pb2.CheckDelegationRequest, _identity_pb2.CheckDelegationResponse]  # type: ignore[assignment]
@@ -309,14 +321,32 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _identity_pb2.GrantDelegationRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_identity_pb2.GrantDelegationResponse, _abc.Awaitable[_identity_pb2.GrantDelegationResponse]]: ...
+    ) -> _typing.Union[_identity_pb2.GrantDelegationResponse, _abc.Awaitable[_identity_pb2.GrantDelegationResponse]]:
+        """Asks another account to act for the caller. Begins with its acceptance; until then neither side learns who the other
+        is, and the answer does not tell whether anybody has the identifier. Both must be verified.
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptDelegation(
+        self,
+        request: _identity_pb2.AcceptDelegationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.AcceptDelegationResponse, _abc.Awaitable[_identity_pb2.AcceptDelegationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeclineDelegation(
+        self,
+        request: _identity_pb2.DeclineDelegationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.DeclineDelegationResponse, _abc.Awaitable[_identity_pb2.DeclineDelegationResponse]]: ...
 
     @_abc_1.abstractmethod
     def RevokeDelegation(
         self,
         request: _identity_pb2.RevokeDelegationRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_identity_pb2.RevokeDelegationResponse, _abc.Awaitable[_identity_pb2.RevokeDelegationResponse]]: ...
+    ) -> _typing.Union[_identity_pb2.RevokeDelegationResponse, _abc.Awaitable[_identity_pb2.RevokeDelegationResponse]]:
+        """Ends a delegation, by either side, or takes a request back."""
 
     @_abc_1.abstractmethod
     def ListDelegations(
