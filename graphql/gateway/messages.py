@@ -436,6 +436,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Các khoản thu này không thể thu được.",
         "These lines cannot be charged.",
     ),
+    "FEE_GIVEN_BACK": (
+        "Phí, lệ phí đã được hoàn trả; cần yêu cầu nộp lại trước.",
+        "The fee was given back; ask for it again first.",
+    ),
     "NOTHING_TO_REVIEW": (
         "Giao dịch này không có gì phải xem xét.",
         "Nobody has to look at this payment.",

@@ -66,6 +66,15 @@ class Mode:
     note: str = ""
 
 
+class FeeNeededBy(StrEnum):
+    """From when on a dossier does not go on without its fee, also when that has been given back."""
+
+    UNSAID = ""  # as RESULT
+    EXAMINATION = "examination"
+    RESULT = "result"
+    NEVER = "never"
+
+
 @dataclass(frozen=True)
 class FeeRule:
     """A price in đồng. Rules of one name and channel are its tiers.
@@ -166,6 +175,7 @@ class Content:
     conditions: str = ""
     form: str = ""
     refundable_on_rejection: bool = False
+    fee_needed_by: FeeNeededBy = FeeNeededBy.UNSAID
     problems: tuple[Problem, ...] = ()
 
     @property

@@ -19,6 +19,7 @@ from catalog.domain import (
     Channel,
     Component,
     Content,
+    FeeNeededBy,
     FeeRule,
     ImportOutcome,
     Level,
@@ -61,6 +62,13 @@ _UNITS = {
 _LEVEL_OUT = {level: number for number, level in _LEVELS.items()}
 _CHANNEL_OUT = {channel: number for number, channel in _CHANNELS.items()}
 _UNIT_OUT = {unit: number for number, unit in _UNITS.items()}
+
+_FEE_NEEDED_BY = {
+    FeeNeededBy.UNSAID: pb.FEE_NEEDED_BY_UNSPECIFIED,
+    FeeNeededBy.EXAMINATION: pb.FEE_NEEDED_BY_EXAMINATION,
+    FeeNeededBy.RESULT: pb.FEE_NEEDED_BY_RESULT,
+    FeeNeededBy.NEVER: pb.FEE_NEEDED_BY_NEVER,
+}
 
 
 class CatalogApi(catalog_pb2_grpc.CatalogServiceServicer):
@@ -260,6 +268,7 @@ def to_message(code: str, version: Version) -> pb.Procedure:
         effective_from=version.effective_from.isoformat(),
         effective_to=version.effective_to.isoformat() if version.effective_to else "",
         refundable_on_rejection=content.refundable_on_rejection,
+        fee_needed_by=_FEE_NEEDED_BY[content.fee_needed_by],
         curated=version.source is Source.CURATED,
         problems=[_problem(code, problem) for problem in content.problems],
     )
@@ -411,6 +420,7 @@ def from_message(message: pb.Procedure) -> Draft:
         conditions=message.conditions,
         form=canonical(message.form) if message.form.fields else "",
         refundable_on_rejection=message.refundable_on_rejection,
+        fee_needed_by=_fee_needed_by(message.fee_needed_by),
     )
     return Draft(
         code=message.code,
@@ -484,3 +494,10 @@ def _timestamp(instant: datetime) -> timestamp_pb2.Timestamp:
     stamp = timestamp_pb2.Timestamp()
     stamp.FromDatetime(instant)
     return stamp
+
+
+def _fee_needed_by(number: int) -> FeeNeededBy:
+    for known, value in _FEE_NEEDED_BY.items():
+        if value == number:
+            return known
+    raise InvalidInput(violations=[FieldViolation("procedure.fee_needed_by", "UNKNOWN_VALUE")])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import UTC
 
 from dossier.handlers import Ports
-from dossier.handlers.events import charge_paid, settle_again
+from dossier.handlers.events import charge_paid, charge_refunded, settle_again
 from kit.auth import Caller
 from kit.consumer import Event, Subscription
 from motcua.dossier.v1 import events_pb2 as ev
 from motcua.payment.v1 import events_pb2 as pay
 
 _PAYMENT = Caller("payment", "service")
+# Money that never paid the charge: it came twice, late, or was another amount.
+_SURPLUS = frozenset({"DOUBLE_PAYMENT", "WRONG_AMOUNT", "CHARGE_CANCELLED"})
 _SELF = Caller("dossier", "service")
 
 
@@ -30,11 +32,30 @@ def subscriptions(ports: Ports) -> list[Subscription]:
             at=at,
         )
 
+    async def refunded(event: Event) -> None:
+        message: pay.RefundRequested | pay.PaymentRefunded = event.message
+        if message.reason in _SURPLUS:
+            return
+        await charge_refunded(
+            ports,
+            _PAYMENT,
+            dossier=message.charge.dossier_id,
+            charge=message.charge.charge_id,
+            amount=message.amount,
+            done=isinstance(message, pay.PaymentRefunded),
+            event=event.id,
+            at=event.time,
+        )
+
     async def settled(event: Event) -> None:
         await settle_again(ports, _SELF, dossier=event.message.dossier.dossier_id)
 
     return [
-        Subscription("dossier-payments", "payment", {pay.ChargePaid: paid}),
+        Subscription(
+            "dossier-payments",
+            "payment",
+            {pay.ChargePaid: paid, pay.RefundRequested: refunded, pay.PaymentRefunded: refunded},
+        ),
         Subscription(
             "dossier-vault",
             "dossier",

@@ -16,6 +16,7 @@ from dossier.domain.records import (
     Channel,
     Component,
     FeeLine,
+    FeeNeededBy,
     Limit,
     Procedure,
     Step,
@@ -46,6 +47,11 @@ _SCOPES = {
     "FILE": idp.DELEGATION_SCOPE_FILE,
     "READ": idp.DELEGATION_SCOPE_READ,
     "VAULT": idp.DELEGATION_SCOPE_VAULT,
+}
+
+_FEE_NEEDED_BY = {
+    cat.FEE_NEEDED_BY_EXAMINATION: FeeNeededBy.EXAMINATION,
+    cat.FEE_NEEDED_BY_NEVER: FeeNeededBy.NEVER,
 }
 
 
@@ -199,6 +205,7 @@ def read_procedure(message: cat.Procedure) -> Procedure:
         result_type=result.document_type,
         result_name=result.name,
         refundable=message.refundable_on_rejection,
+        fee_needed_by=_FEE_NEEDED_BY.get(message.fee_needed_by, FeeNeededBy.RESULT),
     )
 
 

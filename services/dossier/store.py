@@ -197,6 +197,9 @@ _DOSSIER_EVENTS: dict[str, Callable[[Dossier, ev.DossierRef, Happened], Message]
     "DossierSupplemented": lambda d, ref, e: ev.DossierSupplemented(dossier=ref),
     "PaymentRequested": _payment_requested,
     "PaymentSettled": lambda d, ref, e: ev.PaymentSettled(dossier=ref, charge_id=e.detail["charge"]),
+    "FeeGivenBack": lambda d, ref, e: ev.FeeGivenBack(
+        dossier=ref, charge_id=e.detail["charge"], amount=int(e.detail["amount"]), needed=d.fee_is_needed
+    ),
     "DossierHandedOff": lambda d, ref, e: ev.DossierHandedOff(
         dossier=ref, hand_over=wire.hand_over(d.hand_overs[-1])
     ),

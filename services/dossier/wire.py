@@ -12,6 +12,7 @@ from dossier.domain.kinds import named
 from dossier.domain.records import (
     Apology,
     Attachment,
+    Charge,
     FeeLine,
     HandOver,
     Receipt,
@@ -81,6 +82,7 @@ def dossier(view: View, now: datetime) -> pb.Dossier:
         transitions=[transition(t, own=own) for t in d.transitions],
         charge_ids=[charge.id for charge in d.charges],
         paid=d.paid,
+        fees=[fee(c) for c in d.charges],
         result_document_ids=d.results,
         rating=d.rating,
         rating_comment=d.rating_comment,
@@ -173,6 +175,7 @@ def hand_over(h: HandOver) -> pb.HandOver:
         timeliness=_TIMELINESS[h.timeliness],
         note=h.note,
         to_role=h.to_role,
+        refunded_amount=h.refunded,
     )
 
 
@@ -188,6 +191,19 @@ def transition(t: Transition, *, own: bool) -> pb.Transition:
     )
     setattr(made, "from", state(t.source))
     return made
+
+
+def fee(c: Charge) -> pb.DossierFee:
+    """What became of a fee."""
+    return pb.DossierFee(
+        charge_id=c.id,
+        amount=c.total,
+        request_time=stamp(c.asked),
+        pay_time=stamp(c.paid),
+        refund_request_time=stamp(c.refund_asked),
+        refund_time=stamp(c.refunded),
+        refund_amount=c.refunded_amount,
+    )
 
 
 def fee_line(line: FeeLine) -> pb.FeeLine:

@@ -266,6 +266,25 @@ DOSSIER: Final[Mapping[type[Message], Reaction]] = {
             _desk(message.dossier, "desk_paid", deadline, due=_text(message.dossier, "due_time"))
         ]
     ),
+    # That money went back the applicant learns from PaymentRefunded, whatever it means for the dossier.
+    dossier.FeeGivenBack: _of(
+        lambda message, deadline: [
+            *(
+                [
+                    _applicant(
+                        message.dossier,
+                        "fee_needed_again",
+                        charge=message.charge_id,
+                        amount=str(message.amount),
+                        agency=_at(message.dossier),
+                    )
+                ]
+                if message.needed
+                else []
+            ),
+            _desk(message.dossier, "desk_fee_given_back", deadline, amount=str(message.amount)),
+        ]
+    ),
     dossier.DossierHandedOff: _of(
         _handed_over,
         role=lambda message: message.hand_over.to_role,

@@ -77,6 +77,15 @@ class TimeUnit(IntEnum):
     HOUR = 3
 
 
+@enum(pb.FeeNeededBy, "FEE_NEEDED_BY_")
+class FeeNeededBy(IntEnum):
+    """From when on a dossier does not go on without its fee, also when that was paid and given back."""
+
+    EXAMINATION = 1
+    RESULT = 2
+    NEVER = 3
+
+
 @view(pb.QuoteFeeResponse)
 class FeeQuote:
     lines: list[FeeLine]
@@ -135,6 +144,7 @@ class Procedure(Node):
     effective_from: Date | None = _in_full("effective_from")
     effective_to: Date | None = _in_full("effective_to")
     refundable_on_rejection: bool = _in_full("refundable_on_rejection")
+    fee_needed_by: FeeNeededBy | None = _in_full("fee_needed_by", description="Null: as RESULT.")
 
     @resolver(
         FeeQuote,

@@ -14,13 +14,16 @@ from gateway.ids import from_global
 from gateway.relay import connect
 from gateway.scalars import JSON, Date, DateTime, Long
 from gateway.schema.base import (
+    Amount,
     Connection,
     Info,
+    Money,
     Node,
     absent_is_null,
     many,
     one,
     other,
+    plain,
     resolver,
     rpc,
     subscription,
@@ -128,7 +131,10 @@ class Dossier(Node):
     hand_overs: list[HandOver] = strawberry.field(description="The process control sheet.")
     transitions: list[Transition] = strawberry.field(description="Oldest first.")
     charges: list[ChargeRef] = many("charges", "charge_ids")
-    paid: bool
+    paid: bool = strawberry.field(
+        description="Something was charged, and all of it is paid and has not been given back."
+    )
+    fees: list[DossierFee] = strawberry.field(description="What became of each fee that was asked for.")
     result_documents: list[DocumentRef] = many("documents", "result_document_ids")
     rating: int | None
     rating_comment: str | None
@@ -197,6 +203,22 @@ class HandOver:
     time: DateTime
     timeliness: Timeliness | None
     note: str | None
+    refunded_amount: Long | None = strawberry.field(
+        description="Đồng; then it is no hand-over, but a fee that went back while the dossier was here."
+    )
+
+
+@view(pb.DossierFee)
+class DossierFee:
+    charge: ChargeRef | None = one("charges", "charge_id")
+    amount: Money = plain(lambda fee: Amount(fee.amount))
+    request_time: DateTime | None
+    pay_time: DateTime | None
+    refund_request_time: DateTime | None = strawberry.field(
+        description="From then on the money is not with the agency."
+    )
+    refund_time: DateTime | None
+    refund_amount: Long | None
 
 
 def _from_state(self: Any, info: Info) -> Any:

@@ -16,6 +16,7 @@ from dossier.domain.records import (
     Channel,
     Charge,
     FeeLine,
+    FeeNeededBy,
     HandOver,
     Happened,
     Limit,
@@ -31,7 +32,7 @@ from dossier.domain.records import (
     vietnam_day,
 )
 from dossier.domain.route import Move, Route
-from dossier.domain.states import RUNNING, TICKING, Action, Edge, Party, State, actions, step
+from dossier.domain.states import RUNNING, TERMINAL, TICKING, Action, Edge, Party, State, actions, step
 from kit.errors import Conflict, DomainError, FailedPrecondition, FieldViolation, InvalidInput
 from kit.money import wrong_items
 from kit.text import nfc
@@ -68,6 +69,7 @@ class Dossier:
     steps: list[Step]
     limit: Limit | None
     refundable: bool
+    fee_needed_by: FeeNeededBy = FeeNeededBy.RESULT
     assisted: bool = False  # filed by an official for an applicant at the desk
     support_point: str = ""
     case: str = ""
@@ -133,12 +135,30 @@ class Dossier:
 
     @property
     def paid(self) -> bool:
-        """Whether something was charged and all of it is paid."""
-        return bool(self.charges) and all(charge.paid for charge in self.charges)
+        """Whether something was charged, and all of it is paid and still with us."""
+        return bool(self.charges) and not any(map(self._lacks, self.charges))
+
+    @property
+    def fee_given_back(self) -> bool:
+        """Whether a fee went back and nothing was paid in its place."""
+        return any(charge.given_back and self._lacks(charge) for charge in self.charges)
+
+    @property
+    def fee_is_needed(self) -> bool:
+        """Whether the procedure's rule wants a fee that was given back to be paid again."""
+        ended = self.state in TERMINAL
+        return self.fee_given_back and not ended and self.fee_needed_by is not FeeNeededBy.NEVER
+
+    def _lacks(self, charge: Charge) -> bool:
+        """Whether the money of a charge is not with us. One that went back is made good by a later charge,
+        which is then the one to ask about."""
+        if charge.refund_asked is None:
+            return charge.paid is None
+        return not any(later.asked >= charge.refund_asked for later in self.charges if later is not charge)
 
     @property
     def refundable_charges(self) -> bool:
-        return self.refundable and any(charge.paid for charge in self.charges)
+        return self.refundable and any(charge.held for charge in self.charges)
 
     def parties(self, roles: Iterable[tuple[str, str]]) -> frozenset[Party]:
         """The capacities that an official's (agency, role) pairs give towards this dossier."""
@@ -313,7 +333,8 @@ class Dossier:
             raise InvalidInput("AMOUNT_NOT_CHARGEABLE", violations=wrong)
         self.charges.append(Charge(charge, lines, refundable, at))
         self.refundable = refundable
-        self.paused = at
+        if edge.target is State.PAYMENT_REQUESTED:
+            self.paused = at
         self._move(edge, actor, at)
 
     def charge_paid(
@@ -328,7 +349,7 @@ class Dossier:
             return
         known.paid = at
         self.updated = max(self.updated, at)
-        if not self.paid:
+        if any(c.paid is None and not c.given_back for c in self.charges):
             return
         due = max(due, self.due) if due is not None and self.due is not None else self.due
         if self.state is State.WITHDRAWAL_REQUESTED and self.asked_from is State.PAYMENT_REQUESTED:
@@ -338,6 +359,39 @@ class Dossier:
             edge = self._may(Action.SETTLE_PAYMENT, actor, at)
             self._resume(due, step_due)
             self._move(edge, actor, at, detail={"charge": charge})
+
+    def charge_refunded(self, actor: Actor, at: datetime, *, charge: str, amount: int, done: bool) -> None:
+        """Takes note, once each, that the money of a charge is on its way back, or (`done`) went back.
+
+        Whether the note that it was paid came before does not matter. What may be done from now on is the
+        procedure's rule (`fee_needed_by`); a dossier that ended keeps its end.
+        """
+        known = next((c for c in self.charges if c.id == charge), None)
+        if known is None:
+            raise FailedPrecondition("UNKNOWN_CHARGE", "this dossier asked for no such charge", charge=charge)
+        if done and known.refunded is None:
+            known.refunded, known.refunded_amount = at, amount
+        if known.given_back:
+            return
+        known.refund_asked = at
+        self.updated = max(self.updated, at)
+        here = self.step
+        self.hand_overs.append(
+            HandOver(
+                step=here.id if here else "",
+                step_name=here.name if here else "",
+                from_agency=self.current_agency,
+                from_official="",
+                to_agency=self.current_agency,
+                to_official=self.assignee,
+                at=self.updated,
+                timeliness=Timeliness.NONE,
+                to_role=here.role if here else "",
+                refunded=amount,
+            )
+        )
+        detail = {"charge": charge, "amount": str(amount)}
+        self.events.append(Happened("FeeGivenBack", actor.subject, "", self.updated, detail))
 
     def hand_off(
         self,
@@ -409,7 +463,7 @@ class Dossier:
     def _may(self, action: Action, actor: Actor, at: datetime) -> Edge:
         back = self.asked_from if action is Action.DECLINE_WITHDRAWAL else None
         edge = step(self.state, action, actor.parties, back=back)
-        if (rule := _RULES.get(action)) is not None:
+        for rule in _RULES.get(action, ()):
             rule(self, actor, at)
         return edge
 
@@ -506,18 +560,36 @@ def _result_is_signed(dossier: Dossier, actor: Actor, at: datetime) -> None:
         raise FailedPrecondition("RESULT_UNSIGNED", "an unsigned result cannot be handed over")
 
 
+def _fee_is_there(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    """For what the procedure does not let happen while a fee that was given back is not paid again."""
+    if dossier.fee_given_back and dossier.fee_needed_by is not FeeNeededBy.NEVER:
+        raise FailedPrecondition("FEE_GIVEN_BACK", "the fee was given back: ask for it again first")
+
+
+def _fee_for_work(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    if dossier.fee_needed_by is FeeNeededBy.EXAMINATION:
+        _fee_is_there(dossier, actor, at)
+
+
+def _can_be_asked_for(dossier: Dossier, actor: Actor, at: datetime) -> None:
+    if dossier.state is State.DONE and not dossier.fee_given_back:
+        raise FailedPrecondition("WRONG_STATE", "only a fee that was given back is asked for so late")
+
+
 def _not_rated(dossier: Dossier, actor: Actor, at: datetime) -> None:
     if dossier.rating:
         raise FailedPrecondition("RATED_ALREADY", "rated already")
 
 
-_RULES: dict[Action, Callable[[Dossier, Actor, datetime], None]] = {
-    Action.REQUEST_SUPPLEMENT: _window_is_open,
-    Action.EXTEND_DEADLINE: _apology_is_possible,
-    Action.COMPLETE_STEP: _step_can_be_completed,
-    Action.SIGN_RESULT: _result_is_due,
-    Action.HAND_OVER_RESULT: _result_is_signed,
-    Action.RATE: _not_rated,
+_RULES: dict[Action, tuple[Callable[[Dossier, Actor, datetime], None], ...]] = {
+    Action.REQUEST_SUPPLEMENT: (_window_is_open,),
+    Action.REQUEST_PAYMENT: (_can_be_asked_for,),
+    Action.EXTEND_DEADLINE: (_apology_is_possible,),
+    Action.HAND_OFF: (_fee_for_work,),
+    Action.COMPLETE_STEP: (_step_can_be_completed, _fee_for_work),
+    Action.SIGN_RESULT: (_result_is_due, _fee_for_work),
+    Action.HAND_OVER_RESULT: (_result_is_signed, _fee_is_there),
+    Action.RATE: (_not_rated,),
 }
 
 
@@ -555,6 +627,7 @@ def draft(
         steps=list(procedure.steps),
         limit=procedure.limit(channel),
         refundable=procedure.refundable,
+        fee_needed_by=procedure.fee_needed_by,
         case=case,
         form=form,
         attachments=attachments,

@@ -21,6 +21,14 @@ class TimeUnit(StrEnum):
     HOUR = "hour"
 
 
+class FeeNeededBy(StrEnum):
+    """From when on a dossier does not go on without its fee: the procedure's rule."""
+
+    EXAMINATION = "examination"
+    RESULT = "result"
+    NEVER = "never"
+
+
 class Timeliness(StrEnum):
     NONE = ""
     EARLY = "early"
@@ -97,6 +105,7 @@ class Procedure:
     result_type: str = ""
     result_name: str = ""
     refundable: bool = False
+    fee_needed_by: FeeNeededBy = FeeNeededBy.RESULT
 
     @property
     def key(self) -> str:
@@ -172,6 +181,7 @@ class HandOver:
     timeliness: Timeliness
     note: str = ""
     to_role: str = ""  # of the step that goes on there
+    refunded: int = 0  # đồng: no hand-over, but a fee that went back while the dossier was here
 
 
 @dataclass(frozen=True)
@@ -202,6 +212,19 @@ class Charge:
     refundable: bool
     asked: datetime
     paid: datetime | None = None
+    refund_asked: datetime | None = None  # from then on the money is not ours
+    refunded: datetime | None = None
+    refunded_amount: int = 0  # đồng
+
+    @property
+    def held(self) -> bool:
+        """Whether it was paid and its money is still with us."""
+        return self.paid is not None and not self.given_back
+
+    @property
+    def given_back(self) -> bool:
+        """Whether its money went back, or is on its way."""
+        return self.refund_asked is not None
 
     @property
     def total(self) -> int:

@@ -103,6 +103,8 @@ GRAPH: tuple[Edge, ...] = (
         _P.DESK,
     ),
     *_edges(_HELD, _S.PAYMENT_REQUESTED, _A.REQUEST_PAYMENT, "PaymentRequested", *_OFFICE),
+    # Again, for a fee that was given back after the decision; the clock has stopped for good.
+    *_edges([_S.DONE], None, _A.REQUEST_PAYMENT, "PaymentRequested", *_OFFICE),
     *_edges([_S.PAYMENT_REQUESTED], _S.IN_PROCESS, _A.SETTLE_PAYMENT, "PaymentSettled", _P.PAYMENT),
     *_edges(_RUNNING, _S.WITHDRAWAL_REQUESTED, _A.WITHDRAW, "WithdrawalRequested", _P.APPLICANT),
     *_edges([_S.WITHDRAWAL_REQUESTED], _S.STOPPED, _A.STOP, "DossierWithdrawn", _P.FRONT, _P.LEADER),

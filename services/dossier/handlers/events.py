@@ -47,6 +47,28 @@ async def charge_paid(
     await ports.dossiers.change(dossier, pay, handled=event)
 
 
+@allow(service("payment"))
+async def charge_refunded(
+    ports: Ports,
+    caller: Caller,
+    *,
+    dossier: str,
+    charge: str,
+    amount: int,
+    done: bool,
+    event: str,
+    at: datetime,
+) -> None:
+    """The money that paid a charge is on its way back, or (`done`) went back: the dossier says so, and does
+    what its procedure's rule has for it. `event` is handled once, in the same write."""
+    who = Actor(caller.subject, frozenset({Party.PAYMENT}))
+
+    def refund(d: Dossier) -> None:
+        d.charge_refunded(who, at, charge=charge, amount=amount, done=done)
+
+    await ports.dossiers.change(dossier, refund, handled=event)
+
+
 @allow(service("dossier"))
 async def settle_again(ports: Ports, caller: Caller, *, dossier: str) -> None:
     """From the dossier's own event."""

@@ -46,6 +46,7 @@ MATRIX: dict[str, set[str]] = {
     "sign_result": {"leader"},
     "hand_over_result": {"reception", "clerk"},
     "charge_paid": {"payment"},
+    "charge_refunded": {"payment"},
     "settle_again": {"dossier"},
     "get_dossier": PEOPLE | {"payment", "notify"},
     "batch_get_dossiers": PEOPLE | {"payment", "notify"},

@@ -119,6 +119,9 @@ EVERYTHING: list[Message] = [
     dossier.DossierSupplemented(dossier=ref(actor_id="an", actor_agency="")),
     dossier.PaymentRequested(dossier=ref(), charge_id="c1", total=8000, currency="VND"),
     dossier.PaymentSettled(dossier=ref(actor_id="payment", actor_agency="")),
+    dossier.FeeGivenBack(
+        dossier=ref(actor_id="payment", actor_agency=""), charge_id="c1", amount=8000, needed=True
+    ),
     dossier.StepCompleted(
         dossier=ref(),
         hand_over=dossier_pb2.HandOver(from_agency="H32.15", to_agency="H32.15", step_name="Thẩm định"),

@@ -82,6 +82,34 @@ TIME_UNIT_DAY: TimeUnit.ValueType  # 2
 TIME_UNIT_HOUR: TimeUnit.ValueType  # 3
 Global___TimeUnit: _TypeAlias = TimeUnit  # noqa: Y015
 
+class _FeeNeededBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeeNeededByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FeeNeededBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FEE_NEEDED_BY_UNSPECIFIED: _FeeNeededBy.ValueType  # 0
+    """As RESULT."""
+    FEE_NEEDED_BY_EXAMINATION: _FeeNeededBy.ValueType  # 1
+    """No step is completed and nothing signed without it."""
+    FEE_NEEDED_BY_RESULT: _FeeNeededBy.ValueType  # 2
+    """The result is not handed over without it."""
+    FEE_NEEDED_BY_NEVER: _FeeNeededBy.ValueType  # 3
+    """A refund changes nothing for the dossier."""
+
+class FeeNeededBy(_FeeNeededBy, metaclass=_FeeNeededByEnumTypeWrapper):
+    """From when on a dossier does not go on without its fee, also when the fee was paid and has been given back."""
+
+FEE_NEEDED_BY_UNSPECIFIED: FeeNeededBy.ValueType  # 0
+"""As RESULT."""
+FEE_NEEDED_BY_EXAMINATION: FeeNeededBy.ValueType  # 1
+"""No step is completed and nothing signed without it."""
+FEE_NEEDED_BY_RESULT: FeeNeededBy.ValueType  # 2
+"""The result is not handed over without it."""
+FEE_NEEDED_BY_NEVER: FeeNeededBy.ValueType  # 3
+"""A refund changes nothing for the dossier."""
+Global___FeeNeededBy: _TypeAlias = FeeNeededBy  # noqa: Y015
+
 @_typing.final
 class TimeLimit(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -386,6 +414,7 @@ class Procedure(_message.Message):
     CURATED_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FEE_NEEDED_BY_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     version: _builtins.int
     name: _builtins.str
@@ -405,6 +434,7 @@ class Procedure(_message.Message):
     curated: _builtins.bool
     """Kept by us with form and steps, so that it can be filed online here."""
     etag: _builtins.str
+    fee_needed_by: Global___FeeNeededBy.ValueType
     @_builtins.property
     def levels(self) -> _containers.RepeatedScalarFieldContainer[Global___ProcedureLevel.ValueType]: ...
     @_builtins.property
@@ -457,10 +487,11 @@ class Procedure(_message.Message):
         curated: _builtins.bool = ...,
         problems: _abc.Iterable[Global___ImportProblem] | None = ...,
         etag: _builtins.str = ...,
+        fee_needed_by: Global___FeeNeededBy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "cases", b"cases", "code", b"code", "competent_authority", b"competent_authority", "conditions", b"conditions", "coordinating_agency", b"coordinating_agency", "curated", b"curated", "decision", b"decision", "effective_from", b"effective_from", "effective_to", b"effective_to", "etag", b"etag", "fees", b"fees", "field", b"field", "form", b"form", "kind", b"kind", "legal_bases", b"legal_bases", "levels", b"levels", "ministry", b"ministry", "modes", b"modes", "name", b"name", "name_en", b"name_en", "problems", b"problems", "refundable_on_rejection", b"refundable_on_rejection", "results", b"results", "steps", b"steps", "steps_text", b"steps_text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "cases", b"cases", "code", b"code", "competent_authority", b"competent_authority", "conditions", b"conditions", "coordinating_agency", b"coordinating_agency", "curated", b"curated", "decision", b"decision", "effective_from", b"effective_from", "effective_to", b"effective_to", "etag", b"etag", "fee_needed_by", b"fee_needed_by", "fees", b"fees", "field", b"field", "form", b"form", "kind", b"kind", "legal_bases", b"legal_bases", "levels", b"levels", "ministry", b"ministry", "modes", b"modes", "name", b"name", "name_en", b"name_en", "problems", b"problems", "refundable_on_rejection", b"refundable_on_rejection", "results", b"results", "steps", b"steps", "steps_text", b"steps_text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -277,6 +277,7 @@ class HandOver(_message.Message):
     TIMELINESS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     TO_ROLE_FIELD_NUMBER: _builtins.int
+    REFUNDED_AMOUNT_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     step_name: _builtins.str
     from_agency: _builtins.str
@@ -288,6 +289,8 @@ class HandOver(_message.Message):
     note: _builtins.str
     to_role: _builtins.str
     """Role of the step that goes on there, such as examiner."""
+    refunded_amount: _builtins.int
+    """Đồng. Not 0: no hand-over, but a fee that went back while the dossier was here."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -303,10 +306,11 @@ class HandOver(_message.Message):
         timeliness: Global___Timeliness.ValueType = ...,
         note: _builtins.str = ...,
         to_role: _builtins.str = ...,
+        refunded_amount: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_agency", b"from_agency", "from_official_id", b"from_official_id", "note", b"note", "step_id", b"step_id", "step_name", b"step_name", "time", b"time", "timeliness", b"timeliness", "to_agency", b"to_agency", "to_official_id", b"to_official_id", "to_role", b"to_role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_agency", b"from_agency", "from_official_id", b"from_official_id", "note", b"note", "refunded_amount", b"refunded_amount", "step_id", b"step_id", "step_name", b"step_name", "time", b"time", "timeliness", b"timeliness", "to_agency", b"to_agency", "to_official_id", b"to_official_id", "to_role", b"to_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +355,53 @@ class Transition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Transition: _TypeAlias = Transition  # noqa: Y015
+
+@_typing.final
+class DossierFee(_message.Message):
+    """What became of a fee that was asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    PAY_TIME_FIELD_NUMBER: _builtins.int
+    REFUND_REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    REFUND_TIME_FIELD_NUMBER: _builtins.int
+    REFUND_AMOUNT_FIELD_NUMBER: _builtins.int
+    charge_id: _builtins.str
+    amount: _builtins.int
+    """Đồng."""
+    refund_amount: _builtins.int
+    """Đồng."""
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def pay_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def refund_request_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on the money is not with the agency."""
+
+    @_builtins.property
+    def refund_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        charge_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+        pay_time: _timestamp_pb2.Timestamp | None = ...,
+        refund_request_time: _timestamp_pb2.Timestamp | None = ...,
+        refund_time: _timestamp_pb2.Timestamp | None = ...,
+        refund_amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pay_time", b"pay_time", "refund_request_time", b"refund_request_time", "refund_time", b"refund_time", "request_time", b"request_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "pay_time", b"pay_time", "refund_amount", b"refund_amount", "refund_request_time", b"refund_request_time", "refund_time", b"refund_time", "request_time", b"request_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DossierFee: _TypeAlias = DossierFee  # noqa: Y015
 
 @_typing.final
 class FeeLine(_message.Message):
@@ -424,6 +475,7 @@ class Dossier(_message.Message):
     ALLOWED_ACTIONS_FIELD_NUMBER: _builtins.int
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     OVERDUE_FIELD_NUMBER: _builtins.int
+    FEES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     code: _builtins.str
     """Given at reception, such as H32.15-261121-0001."""
@@ -492,6 +544,8 @@ class Dossier(_message.Message):
         Absent without a limit, while the clock stands still for the applicant, and once there is an end.
         """
 
+    @_builtins.property
+    def fees(self) -> _containers.RepeatedCompositeFieldContainer[Global___DossierFee]: ...
     def __init__(
         self,
         *,
@@ -535,10 +589,11 @@ class Dossier(_message.Message):
         allowed_actions: _abc.Iterable[_builtins.str] | None = ...,
         deadline_time: _timestamp_pb2.Timestamp | None = ...,
         overdue: _builtins.bool = ...,
+        fees: _abc.Iterable[Global___DossierFee] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["apology", b"apology", "create_time", b"create_time", "deadline_time", b"deadline_time", "due_time", b"due_time", "finish_time", b"finish_time", "form", b"form", "receipt", b"receipt", "submit_time", b"submit_time", "supplement", b"supplement", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_actions", b"allowed_actions", "apology", b"apology", "applicant_id", b"applicant_id", "assignee_id", b"assignee_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "charge_ids", b"charge_ids", "closing_reason", b"closing_reason", "code", b"code", "create_time", b"create_time", "current_agency", b"current_agency", "current_step_id", b"current_step_id", "current_step_name", b"current_step_name", "deadline_time", b"deadline_time", "deciding_agency", b"deciding_agency", "due_time", b"due_time", "etag", b"etag", "filed_by_id", b"filed_by_id", "finish_time", b"finish_time", "form", b"form", "hand_overs", b"hand_overs", "id", b"id", "overdue", b"overdue", "paid", b"paid", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "rating", b"rating", "rating_comment", b"rating_comment", "receipt", b"receipt", "receiving_agency", b"receiving_agency", "result_document_ids", b"result_document_ids", "state", b"state", "submit_time", b"submit_time", "supplement", b"supplement", "support_point", b"support_point", "timeliness", b"timeliness", "transitions", b"transitions", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_actions", b"allowed_actions", "apology", b"apology", "applicant_id", b"applicant_id", "assignee_id", b"assignee_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "charge_ids", b"charge_ids", "closing_reason", b"closing_reason", "code", b"code", "create_time", b"create_time", "current_agency", b"current_agency", "current_step_id", b"current_step_id", "current_step_name", b"current_step_name", "deadline_time", b"deadline_time", "deciding_agency", b"deciding_agency", "due_time", b"due_time", "etag", b"etag", "fees", b"fees", "filed_by_id", b"filed_by_id", "finish_time", b"finish_time", "form", b"form", "hand_overs", b"hand_overs", "id", b"id", "overdue", b"overdue", "paid", b"paid", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "rating", b"rating", "rating_comment", b"rating_comment", "receipt", b"receipt", "receiving_agency", b"receiving_agency", "result_document_ids", b"result_document_ids", "state", b"state", "submit_time", b"submit_time", "supplement", b"supplement", "support_point", b"support_point", "timeliness", b"timeliness", "transitions", b"transitions", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from motcua.dossier.v1 import dossier_pb2 as motcua_dot_dossier_dot_v1_dot_dossi
 from motcua.dossier.v1 import vault_pb2 as motcua_dot_dossier_dot_v1_dot_vault__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emotcua/dossier/v1/events.proto\x12\x11motcua.dossier.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmotcua/dossier/v1/dossier.proto\x1a\x1dmotcua/dossier/v1/vault.proto\"\xdb\x03\n\nDossierRef\x12\x12\n\ndossier_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x16\n\x0eprocedure_code\x18\x03 \x01(\t\x12\x19\n\x11procedure_version\x18\x04 \x01(\x05\x12\x16\n\x0eprocedure_name\x18\x05 \x01(\t\x12\x14\n\x0c\x61pplicant_id\x18\x06 \x01(\t\x12\x13\n\x0b\x66iled_by_id\x18\x07 \x01(\t\x12\x18\n\x10receiving_agency\x18\x08 \x01(\t\x12\x17\n\x0f\x64\x65\x63iding_agency\x18\t \x01(\t\x12\x16\n\x0e\x63urrent_agency\x18\n \x01(\t\x12.\n\x05state\x18\x0b \x01(\x0e\x32\x1f.motcua.dossier.v1.DossierState\x12\x31\n\x07\x63hannel\x18\x0c \x01(\x0e\x32 .motcua.dossier.v1.FilingChannel\x12,\n\x08\x64ue_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x63tor_id\x18\x0e \x01(\t\x12\x14\n\x0c\x61\x63tor_agency\x18\x0f \x01(\t\x12\x31\n\rdeadline_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x10\x44ossierSubmitted\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\"n\n\x0f\x44ossierReceived\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12+\n\x07receipt\x18\x02 \x01(\x0b\x32\x1a.motcua.dossier.v1.Receipt\"y\n\x0f\x44ossierRejected\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\ncharge_ids\x18\x03 \x03(\t\x12\x12\n\nrefundable\x18\x04 \x01(\x08\"\x7f\n\x13SupplementRequested\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x38\n\nsupplement\x18\x02 \x01(\x0b\x32$.motcua.dossier.v1.SupplementRequest\"E\n\x13\x44ossierSupplemented\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\"\xc2\x01\n\x10PaymentRequested\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x11\n\tcharge_id\x18\x02 \x01(\t\x12)\n\x05lines\x18\x03 \x03(\x0b\x32\x1a.motcua.dossier.v1.FeeLine\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x1f\n\x17refundable_on_rejection\x18\x06 \x01(\x08\"S\n\x0ePaymentSettled\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x11\n\tcharge_id\x18\x02 \x01(\t\"r\n\x10\x44ossierHandedOff\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12.\n\thand_over\x18\x02 \x01(\x0b\x32\x1b.motcua.dossier.v1.HandOver\"o\n\rStepCompleted\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12.\n\thand_over\x18\x02 \x01(\x0b\x32\x1b.motcua.dossier.v1.HandOver\"o\n\x10\x44\x65\x61\x64lineExtended\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12+\n\x07\x61pology\x18\x02 \x01(\x0b\x32\x1a.motcua.dossier.v1.Apology\"U\n\x13WithdrawalRequested\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\"T\n\x12WithdrawalDeclined\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\"z\n\x10\x44ossierWithdrawn\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\ncharge_ids\x18\x03 \x03(\t\x12\x12\n\nrefundable\x18\x04 \x01(\x08\"x\n\x0e\x44ossierStopped\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\ncharge_ids\x18\x03 \x03(\t\x12\x12\n\nrefundable\x18\x04 \x01(\x08\"S\n\x0cResultSigned\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\"X\n\x10ResultHandedOver\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x14\n\x0c\x64ocument_ids\x18\x02 \x03(\t\"N\n\x0c\x44ossierRated\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06rating\x18\x02 \x01(\x05\"\x95\x01\n\rDocumentAdded\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12,\n\x05trust\x18\x05 \x01(\x0e\x32\x1d.motcua.dossier.v1.TrustLevel\x12\x12\n\ndossier_id\x18\x06 \x01(\t\"N\n\x14\x44ocumentVersionAdded\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\"\x86\x01\n\x10\x44ocumentVerified\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12,\n\x05trust\x18\x04 \x01(\x0e\x32\x1d.motcua.dossier.v1.TrustLevel\x12\x0e\n\x06\x61gency\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emotcua/dossier/v1/events.proto\x12\x11motcua.dossier.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmotcua/dossier/v1/dossier.proto\x1a\x1dmotcua/dossier/v1/vault.proto\"\xdb\x03\n\nDossierRef\x12\x12\n\ndossier_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x16\n\x0eprocedure_code\x18\x03 \x01(\t\x12\x19\n\x11procedure_version\x18\x04 \x01(\x05\x12\x16\n\x0eprocedure_name\x18\x05 \x01(\t\x12\x14\n\x0c\x61pplicant_id\x18\x06 \x01(\t\x12\x13\n\x0b\x66iled_by_id\x18\x07 \x01(\t\x12\x18\n\x10receiving_agency\x18\x08 \x01(\t\x12\x17\n\x0f\x64\x65\x63iding_agency\x18\t \x01(\t\x12\x16\n\x0e\x63urrent_agency\x18\n \x01(\t\x12.\n\x05state\x18\x0b \x01(\x0e\x32\x1f.motcua.dossier.v1.DossierState\x12\x31\n\x07\x63hannel\x18\x0c \x01(\x0e\x32 .motcua.dossier.v1.FilingChannel\x12,\n\x08\x64ue_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x63tor_id\x18\x0e \x01(\t\x12\x14\n\x0c\x61\x63tor_agency\x18\x0f \x01(\t\x12\x31\n\rdeadline_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x10\x44ossierSubmitted\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\"n\n\x0f\x44ossierReceived\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12+\n\x07receipt\x18\x02 \x01(\x0b\x32\x1a.motcua.dossier.v1.Receipt\"y\n\x0f\x44ossierRejected\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\ncharge_ids\x18\x03 \x03(\t\x12\x12\n\nrefundable\x18\x04 \x01(\x08\"\x7f\n\x13SupplementRequested\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x38\n\nsupplement\x18\x02 \x01(\x0b\x32$.motcua.dossier.v1.SupplementRequest\"E\n\x13\x44ossierSupplemented\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\"\xc2\x01\n\x10PaymentRequested\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x11\n\tcharge_id\x18\x02 \x01(\t\x12)\n\x05lines\x18\x03 \x03(\x0b\x32\x1a.motcua.dossier.v1.FeeLine\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x1f\n\x17refundable_on_rejection\x18\x06 \x01(\x08\"S\n\x0ePaymentSettled\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x11\n\tcharge_id\x18\x02 \x01(\t\"q\n\x0c\x46\x65\x65GivenBack\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x11\n\tcharge_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x0e\n\x06needed\x18\x04 \x01(\x08\"r\n\x10\x44ossierHandedOff\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12.\n\thand_over\x18\x02 \x01(\x0b\x32\x1b.motcua.dossier.v1.HandOver\"o\n\rStepCompleted\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12.\n\thand_over\x18\x02 \x01(\x0b\x32\x1b.motcua.dossier.v1.HandOver\"o\n\x10\x44\x65\x61\x64lineExtended\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12+\n\x07\x61pology\x18\x02 \x01(\x0b\x32\x1a.motcua.dossier.v1.Apology\"U\n\x13WithdrawalRequested\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\"T\n\x12WithdrawalDeclined\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\"z\n\x10\x44ossierWithdrawn\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\ncharge_ids\x18\x03 \x03(\t\x12\x12\n\nrefundable\x18\x04 \x01(\x08\"x\n\x0e\x44ossierStopped\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\ncharge_ids\x18\x03 \x03(\t\x12\x12\n\nrefundable\x18\x04 \x01(\x08\"S\n\x0cResultSigned\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\"X\n\x10ResultHandedOver\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x14\n\x0c\x64ocument_ids\x18\x02 \x03(\t\"N\n\x0c\x44ossierRated\x12.\n\x07\x64ossier\x18\x01 \x01(\x0b\x32\x1d.motcua.dossier.v1.DossierRef\x12\x0e\n\x06rating\x18\x02 \x01(\x05\"\x95\x01\n\rDocumentAdded\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12,\n\x05trust\x18\x05 \x01(\x0e\x32\x1d.motcua.dossier.v1.TrustLevel\x12\x12\n\ndossier_id\x18\x06 \x01(\t\"N\n\x14\x44ocumentVersionAdded\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\"\x86\x01\n\x10\x44ocumentVerified\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12,\n\x05trust\x18\x04 \x01(\x0e\x32\x1d.motcua.dossier.v1.TrustLevel\x12\x0e\n\x06\x61gency\x18\x05 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,30 +50,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYMENTREQUESTED']._serialized_end=1326
   _globals['_PAYMENTSETTLED']._serialized_start=1328
   _globals['_PAYMENTSETTLED']._serialized_end=1411
-  _globals['_DOSSIERHANDEDOFF']._serialized_start=1413
-  _globals['_DOSSIERHANDEDOFF']._serialized_end=1527
-  _globals['_STEPCOMPLETED']._serialized_start=1529
-  _globals['_STEPCOMPLETED']._serialized_end=1640
-  _globals['_DEADLINEEXTENDED']._serialized_start=1642
-  _globals['_DEADLINEEXTENDED']._serialized_end=1753
-  _globals['_WITHDRAWALREQUESTED']._serialized_start=1755
-  _globals['_WITHDRAWALREQUESTED']._serialized_end=1840
-  _globals['_WITHDRAWALDECLINED']._serialized_start=1842
-  _globals['_WITHDRAWALDECLINED']._serialized_end=1926
-  _globals['_DOSSIERWITHDRAWN']._serialized_start=1928
-  _globals['_DOSSIERWITHDRAWN']._serialized_end=2050
-  _globals['_DOSSIERSTOPPED']._serialized_start=2052
-  _globals['_DOSSIERSTOPPED']._serialized_end=2172
-  _globals['_RESULTSIGNED']._serialized_start=2174
-  _globals['_RESULTSIGNED']._serialized_end=2257
-  _globals['_RESULTHANDEDOVER']._serialized_start=2259
-  _globals['_RESULTHANDEDOVER']._serialized_end=2347
-  _globals['_DOSSIERRATED']._serialized_start=2349
-  _globals['_DOSSIERRATED']._serialized_end=2427
-  _globals['_DOCUMENTADDED']._serialized_start=2430
-  _globals['_DOCUMENTADDED']._serialized_end=2579
-  _globals['_DOCUMENTVERSIONADDED']._serialized_start=2581
-  _globals['_DOCUMENTVERSIONADDED']._serialized_end=2659
-  _globals['_DOCUMENTVERIFIED']._serialized_start=2662
-  _globals['_DOCUMENTVERIFIED']._serialized_end=2796
+  _globals['_FEEGIVENBACK']._serialized_start=1413
+  _globals['_FEEGIVENBACK']._serialized_end=1526
+  _globals['_DOSSIERHANDEDOFF']._serialized_start=1528
+  _globals['_DOSSIERHANDEDOFF']._serialized_end=1642
+  _globals['_STEPCOMPLETED']._serialized_start=1644
+  _globals['_STEPCOMPLETED']._serialized_end=1755
+  _globals['_DEADLINEEXTENDED']._serialized_start=1757
+  _globals['_DEADLINEEXTENDED']._serialized_end=1868
+  _globals['_WITHDRAWALREQUESTED']._serialized_start=1870
+  _globals['_WITHDRAWALREQUESTED']._serialized_end=1955
+  _globals['_WITHDRAWALDECLINED']._serialized_start=1957
+  _globals['_WITHDRAWALDECLINED']._serialized_end=2041
+  _globals['_DOSSIERWITHDRAWN']._serialized_start=2043
+  _globals['_DOSSIERWITHDRAWN']._serialized_end=2165
+  _globals['_DOSSIERSTOPPED']._serialized_start=2167
+  _globals['_DOSSIERSTOPPED']._serialized_end=2287
+  _globals['_RESULTSIGNED']._serialized_start=2289
+  _globals['_RESULTSIGNED']._serialized_end=2372
+  _globals['_RESULTHANDEDOVER']._serialized_start=2374
+  _globals['_RESULTHANDEDOVER']._serialized_end=2462
+  _globals['_DOSSIERRATED']._serialized_start=2464
+  _globals['_DOSSIERRATED']._serialized_end=2542
+  _globals['_DOCUMENTADDED']._serialized_start=2545
+  _globals['_DOCUMENTADDED']._serialized_end=2694
+  _globals['_DOCUMENTVERSIONADDED']._serialized_start=2696
+  _globals['_DOCUMENTVERSIONADDED']._serialized_end=2774
+  _globals['_DOCUMENTVERIFIED']._serialized_start=2777
+  _globals['_DOCUMENTVERIFIED']._serialized_end=2911
 # @@protoc_insertion_point(module_scope)

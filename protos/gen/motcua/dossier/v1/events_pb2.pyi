@@ -272,6 +272,39 @@ class PaymentSettled(_message.Message):
 Global___PaymentSettled: _TypeAlias = PaymentSettled  # noqa: Y015
 
 @_typing.final
+class FeeGivenBack(_message.Message):
+    """The money of a fee that was paid goes back to the applicant, or has gone back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOSSIER_FIELD_NUMBER: _builtins.int
+    CHARGE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    charge_id: _builtins.str
+    amount: _builtins.int
+    """Đồng."""
+    needed: _builtins.bool
+    """It has to be paid again before the procedure's rule lets the dossier go on."""
+    @_builtins.property
+    def dossier(self) -> Global___DossierRef: ...
+    def __init__(
+        self,
+        *,
+        dossier: Global___DossierRef | None = ...,
+        charge_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        needed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dossier", b"dossier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_id", b"charge_id", "dossier", b"dossier", "needed", b"needed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeeGivenBack: _TypeAlias = FeeGivenBack  # noqa: Y015
+
+@_typing.final
 class DossierHandedOff(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
