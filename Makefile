@@ -50,6 +50,10 @@ import: setup ## load procedures from a JSONL file: make import FILE=procedures.
 	@test -n "$(FILE)" || { echo "import: say which file: make import FILE=procedures.jsonl.gz" >&2; exit 2; }
 	@exec $(PY) -m dev.load_procedures "$(FILE)"
 
+crawl: setup ## what an import of a crawl would read and flag, and why: make crawl FILE=procedures.jsonl.gz
+	@test -n "$(FILE)" || { echo "crawl: say which file: make crawl FILE=procedures.jsonl.gz" >&2; exit 2; }
+	@exec $(PY) -m dev.crawl "$(FILE)" $(ARGS)
+
 test: setup ## all tests; make test ARGS="tests/unit -k calendar" runs some
 	$(BIN)/pytest $(ARGS)
 
@@ -119,4 +123,4 @@ lock: ## resolve pyproject.toml into the lock files: all, what the image needs, 
 ci: ## what CI runs, from nothing
 	@.ci/run
 
-.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import test load chaos cluster-test upload-test proof lint fmt types gen gen-check schema schema-check dead settings manifests lock ci
+.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import crawl test load chaos cluster-test upload-test proof lint fmt types gen gen-check schema schema-check dead settings manifests lock ci

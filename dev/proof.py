@@ -40,9 +40,8 @@ class Outcome:
 
 def marked(tests: Path) -> list[Path]:
     """The files of tests that carry the mark, relative to the folder that holds `tests`."""
-    return sorted(
-        path.relative_to(tests.parent) for path in tests.rglob("test_*.py") if MARK in path.read_text()
-    )
+    found = (path for path in tests.rglob("test_*.py") if MARK in path.read_text())
+    return sorted(path.relative_to(tests.parent) for path in found)
 
 
 def play(root: Path, file: Path, scratch: Path) -> list[Outcome]:

@@ -1,8 +1,9 @@
 """Reads one record of a crawl of the national procedure database into a version's content. Pure; never
 guesses.
 
-What is read: limits that name their amount and unit, and fees in đồng whose amount is whole and
-unconditional. All other texts stay raw in the mode and are listed as problems:
+What is read: limits that name their amount and unit, fees in đồng whose amount is whole and unconditional,
+and that nothing is asked, each where nothing else in the record says otherwise. All other texts stay raw in
+the mode and are listed as problems:
 
 | reason | the text |
 |---|---|
@@ -10,13 +11,19 @@ unconditional. All other texts stay raw in the mode and are listed as problems:
 | UNIT_MISSING | a bare number such as `1` |
 | UNIT_UNSUPPORTED | months |
 | AMOUNT_UNREADABLE | `120,000`, `1.5 Ngày làm việc`, `0` |
+| TIME_LIMIT_CONDITIONAL | the note or the steps name other durations, by case or as an extension |
+| TIME_LIMIT_CONTRADICTED | the note or the steps name the same amount in another unit |
+| TIME_LIMIT_AMBIGUOUS | two ways of filing through one channel take differently long |
+| TIME_LIMIT_CHANNELS_DIFFER | post and counter differ, online is twice as fast, or a unit is another |
 | TIME_LIMIT_UNREADABLE | anything else |
 | FEE_ABSENT | no fee text |
-| FEE_FREE_UNCONFIRMED | `Miễn phí`, which often means 'set by the provincial council' |
+| FEE_FREE_UNCONFIRMED | `Miễn phí` whose note names who sets the fee, such as the provincial council |
+| FEE_FREE_CONTRADICTED | `Miễn phí` in a record that speaks of a fee or how to pay it |
 | FEE_TOO_SMALL | below 1.000 đ: `100 VNĐ` usually stands for 100.000 đ |
 | CURRENCY_FOREIGN, CURRENCY_MISSING | a price not in đồng, or not said in what |
 | FEE_CONDITIONAL | the note names a unit, a share, a period or another amount |
 | FEE_AMBIGUOUS | two ways of filing through one channel cost differently |
+| FEE_CHANNELS_DIFFER | the channels are apart by ten times, or free and not free |
 | FEE_UNREADABLE | anything else |
 | LEVEL_UNKNOWN, CHANNEL_UNKNOWN, VALUE_UNKNOWN | a value outside its list |
 | TYPE_UNEXPECTED | a value of another type |
@@ -25,12 +32,11 @@ unconditional. All other texts stay raw in the mode and are listed as problems:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from catalog.calendar import TimeLimit, TimeUnit
+from catalog.calendar import TimeLimit
 from catalog.domain import (
     CODE,
     Case,
@@ -43,7 +49,7 @@ from catalog.domain import (
     Problem,
     Result,
 )
-from kit.money import MOST
+from catalog.prose import FEES_APART, LIMITS_APART, read_fee, read_time_limit, speaks_of_fees
 from kit.text import fold, nfc
 
 FEE_NAME = "Phí, lệ phí"
@@ -66,16 +72,8 @@ _KEYS = frozenset(
 _LEVELS = {"cap bo": Level.MINISTRY, "cap tinh": Level.PROVINCE, "cap xa": Level.COMMUNE}
 _LEVELS["co quan khac"] = Level.OTHER
 _CHANNELS = {"online": Channel.ONLINE, "counter": Channel.COUNTER, "post": Channel.POST}
-_UNITS = {"ngay lam viec": TimeUnit.WORKING_DAY, "ngay": TimeUnit.DAY, "gio": TimeUnit.HOUR}
-_LIMIT = re.compile(r"([1-9]\d{0,2}) (\D+)")
-_AMOUNT = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*")
-_DONG = ("viet nam dong", "vnd")
-_SUMS = re.compile(r"\d{1,3}(?:[.,]\d{3})+|\d+ ?(?:dong|d|vnd|nghin|trieu|usd)\b")
-_CONDITIONS = re.compile(
-    r"%|\bphan tram\b|\(?/ ?\w|\bmien (?:phi|le phi)|\bgiam\b|\btu (?:ngay|trang)\b|\bke tu\b|\bden het\b"
-    r"|\btoi da\b|\btoi thieu\b|\bmoi\b|\btrang\b|\bhoi dong nhan dan\b|\bdong ?/|\btren \d|\b1 lan\b"
-    r"|\bdoi voi\b|\btruong hop\b|\bkhi (?:mat|hong)\b|\bap dung\b"
-)
+# What is unclear of one way of filing is unclear of all: only the note of one of them says so.
+_UNCLEAR = frozenset(("FEE_CONDITIONAL", "FEE_FREE_UNCONFIRMED", "FEE_FREE_CONTRADICTED"))
 
 
 @dataclass(frozen=True)
@@ -150,29 +148,62 @@ class _Reader:
     def _modes(self) -> tuple[tuple[Mode, ...], tuple[FeeRule, ...]]:
         modes: list[Mode] = []
         prices: dict[Channel, set[int | None]] = {}
+        reasons: set[str] = set()
+        doubtful = any(speaks_of_fees(text) for text in _texts_in({**self._raw, "modes": None}))
         for path, raw in self._objects("modes"):
             channel = _CHANNELS.get(_string(raw.get("channel")))
             if channel is None:
                 self._flag(f"{path}.channel", raw.get("channel"), "CHANNEL_UNKNOWN")
                 continue
             limit_text, fee_text, note = (_string(raw.get(key)) for key in ("time_limit", "fee", "note"))
-            limit, reason = read_time_limit(limit_text)
+            limit, reason = read_time_limit(limit_text, note, _string(self._raw.get("steps")))
             if reason:
                 self._flag(f"{path}.time_limit", raw.get("time_limit"), reason)
-            price, reason = read_fee(fee_text, note)
+            price, reason = read_fee(fee_text, note, doubtful=doubtful)
             if reason:
                 self._flag(f"{path}.fee", raw.get("fee"), reason)
+                reasons.add(reason)
             prices.setdefault(channel, set()).add(price)
             modes.append(Mode(channel, limit, limit_text, fee_text, note))
-        fees = []
+        if unclear := reasons & _UNCLEAR:
+            read = {amount for amounts in prices.values() for amount in amounts if amount is not None}
+            for reason in sorted(unclear) if read else ():
+                self._flag("modes.fee", sorted(read), reason)
+            return self._limits_that_agree(modes), ()
+        return self._limits_that_agree(modes), self._fees_that_agree(prices)
+
+    def _limits_that_agree(self, modes: list[Mode]) -> tuple[Mode, ...]:
+        limits: dict[Channel, set[TimeLimit | None]] = {}
+        for mode in modes:
+            limits.setdefault(mode.channel, set()).add(mode.time_limit)
+        torn = {channel for channel, found in limits.items() if len(found) > 1}
+        for channel in torn:
+            self._flag(
+                f"modes.{channel}.time_limit", sorted(map(str, limits[channel])), "TIME_LIMIT_AMBIGUOUS"
+            )
+        found = {limit for several in limits.values() for limit in several if limit}
+        amounts = [limit.amount for limit in found]
+        units_differ = len({limit.unit for limit in found}) > 1
+        on_paper = limits.get(Channel.POST, set()) | limits.get(Channel.COUNTER, set())
+        paper_differs = len(on_paper - {None}) > 1
+        if units_differ or paper_differs or (found and max(amounts) >= LIMITS_APART * min(amounts)):
+            told = sorted({mode.raw_time_limit for mode in modes})
+            self._flag("modes.time_limit", told, "TIME_LIMIT_CHANNELS_DIFFER")
+            torn = set(limits)
+        return tuple(replace(mode, time_limit=None) if mode.channel in torn else mode for mode in modes)
+
+    def _fees_that_agree(self, prices: Mapping[Channel, set[int | None]]) -> tuple[FeeRule, ...]:
+        fees: dict[Channel, int] = {}
         for channel, amounts in prices.items():
             if len(amounts) > 1:
-                self._flag(f"modes.{channel}.fee", sorted(a for a in amounts if a), "FEE_AMBIGUOUS")
-                continue
-            (amount,) = amounts
-            if amount is not None:
-                fees.append(FeeRule(FEE_NAME, channel, amount))
-        return tuple(modes), tuple(fees)
+                read = sorted(amount for amount in amounts if amount is not None)
+                self._flag(f"modes.{channel}.fee", read, "FEE_AMBIGUOUS")
+            elif (amount := next(iter(amounts))) is not None:
+                fees[channel] = amount
+        if fees and max(fees.values()) >= FEES_APART * min(fees.values()) and max(fees.values()) > 0:
+            self._flag("modes.fee", sorted(set(fees.values())), "FEE_CHANNELS_DIFFER")
+            return ()
+        return tuple(FeeRule(FEE_NAME, channel, amount) for channel, amount in fees.items())
 
     def _cases(self) -> tuple[Case, ...]:
         cases = []
@@ -235,56 +266,6 @@ class _Reader:
         self._problems.append(Problem(path, text[:500], reason))
 
 
-def read_time_limit(text: str) -> tuple[TimeLimit | None, str]:
-    """(limit, "") or (None, reason) of a limit's text."""
-    text = text.strip()
-    if not text:
-        return None, "TIME_LIMIT_ABSENT"
-    match = _LIMIT.fullmatch(text)
-    unit = fold(match[2]) if match else ""
-    if match and unit in _UNITS:
-        return TimeLimit(int(match[1]), _UNITS[unit]), ""
-    if match and unit in ("thang", "nam", "tuan"):
-        return None, "UNIT_UNSUPPORTED"
-    if re.fullmatch(r"[1-9]\d*", text):
-        return None, "UNIT_MISSING"
-    return None, "AMOUNT_UNREADABLE" if re.match(r"[\d.,]+", text) else "TIME_LIMIT_UNREADABLE"
-
-
-def read_fee(text: str, note: str) -> tuple[int | None, str]:
-    """(đồng, "") or (None, reason) of a fee's text and the note beside it."""
-    text = text.strip()
-    if not text:
-        return None, "FEE_ABSENT"
-    if fold(text) == "mien phi":
-        return None, "FEE_FREE_UNCONFIRMED"
-    folded = fold(note)
-    amount_text = re.sub(r" ?VNĐ$", "", text)
-    currency = "vnd" if amount_text != text else next((c for c in _DONG if folded.startswith(c)), "")
-    if folded.startswith("usd"):
-        return None, "CURRENCY_FOREIGN"
-    if not currency:
-        return None, "CURRENCY_MISSING"
-    if not _AMOUNT.fullmatch(amount_text):
-        return None, "FEE_UNREADABLE"
-    amount = int(amount_text.replace(",", ""))
-    if amount < 1000:
-        return None, "FEE_TOO_SMALL"
-    if amount > MOST:
-        return None, "FEE_UNREADABLE"
-    rest = folded.removeprefix(currency)
-    others = {re.sub(r"\D", "", found) for found in _SUMS.findall(_without_laws(rest))} - {str(amount)}
-    if others or _CONDITIONS.search(_without_laws(rest)):
-        return None, "FEE_CONDITIONAL"
-    return amount, ""
-
-
-def _without_laws(folded: str) -> str:
-    """The note without numbers of laws and dates, which are neither amounts nor units."""
-    bare = re.sub(r"\d+/\d{4}(?:/[a-z0-9-]+)?", " ", folded)
-    return re.sub(r"\d{1,2}/\d{1,2}/\d{4}", " ", bare)
-
-
 def _string(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
@@ -295,3 +276,15 @@ def _line(text: str) -> str:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_in(inner)

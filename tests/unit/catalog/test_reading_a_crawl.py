@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from catalog.calendar import TimeLimit, TimeUnit
 from catalog.domain import Channel, FeeRule, Level
-from catalog.importer import FEE_NAME, Record, Refused, read, read_fee, read_time_limit
+from catalog.importer import FEE_NAME, Record, Refused, read
+from catalog.prose import read_fee, read_time_limit
+from kit.text import fold
 
 
 def record(**changes: Any) -> str:
@@ -106,7 +108,7 @@ def test_a_whole_unconditional_fee_in_dong_is_read(text: str, note: str) -> None
     ("text", "note", "reason"),
     [
         ("", "", "FEE_ABSENT"),
-        ("Miễn phí", "", "FEE_FREE_UNCONFIRMED"),
+        ("Miễn phí", "(Do Hội đồng nhân dân tỉnh quyết định)", "FEE_FREE_UNCONFIRMED"),
         ("100 VNĐ", "", "FEE_TOO_SMALL"),
         ("10", "USD(/bản)", "CURRENCY_FOREIGN"),
         ("10,000", "", "CURRENCY_MISSING"),
@@ -228,9 +230,13 @@ def test_every_text_is_either_read_exactly_or_kept_raw_and_flagged(
     content = accepted(record(modes=modes)).content
     flagged = {problem.field for problem in content.problems}
     for index, mode in enumerate(content.modes):
-        assert (mode.time_limit is None) == (f"modes[{index}].time_limit" in flagged)
+        where = {f"modes[{index}].time_limit", f"modes.{mode.channel}.time_limit", "modes.time_limit"}
+        assert (mode.time_limit is None) == bool(where & flagged)
         if mode.time_limit:
             assert mode.raw_time_limit.startswith(str(mode.time_limit.amount))
     for rule in content.fees:
         texts = {mode.raw_fee for mode in content.modes if mode.channel is rule.channel}
+        if rule.amount == 0:
+            assert {fold(text) for text in texts} == {"mien phi"}
+            continue
         assert {f"{rule.amount:,}", str(rule.amount)} & {text.removesuffix("VNĐ").strip() for text in texts}

@@ -12,28 +12,28 @@ import pytest
 def broken():
     raise AssertionError("of a fixture")
 
-@pytest.mark.proof("9.1")
+@proof("9.1")
 @pytest.mark.parametrize("number", [1, 2])
 def test_one_case_fails(number): assert number == 1
 
-@pytest.mark.proof("9.1", )
+@proof("9.1", )
 def test_holds(): pass
 
-@pytest.mark.proof("9.2")
+@proof("9.2")
 def test_misses_an_attribute(): object().nothing
 
-@pytest.mark.proof("9.2")
+@proof("9.2")
 def test_needs_what_breaks(broken): pass
 
-@pytest.mark.proof("9.3")
+@proof("9.3")
 def test_is_skipped(): pytest.skip("no clamd")
 
-@pytest.mark.proof("9.3")
+@proof("9.3")
 def test_finds_two_failures():
     raise ExceptionGroup("several", [AssertionError("a"), AssertionError("b")])
 
 def test_is_not_marked(): assert False
-"""
+""".replace("@proof", f"@{MARK[:-1]}")
 
 
 @pytest.fixture
