@@ -6,24 +6,18 @@ the message over. DEFER: trying again may help. REFUSE: it will not.
 
 from __future__ import annotations
 
-import email.policy
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.errors import MessageError
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.utils import format_datetime
-from html import escape
-from typing import Final, Protocol
+from typing import Protocol
 from urllib.parse import urljoin
 
 import aiosmtplib
 import httpx
 
-from kit.ids import derived
 from notify.domain.delivery import ACCEPTED, Outcome, Step
 from notify.domain.notice import Notice
+from notify.mail import write_mail
+from notify.texts import shown
 
 
 class Sender(Protocol):
@@ -31,40 +25,6 @@ class Sender(Protocol):
 
     async def send(self, notice: Notice, address: str) -> Outcome:
         """What came of it."""
-
-
-_WORDS: Final = {
-    "vi": {
-        "greeting": "Kính gửi Ông/Bà,",
-        "open": "Xem chi tiết",
-        "why": "Thư này được gửi tự động theo lựa chọn nhận thông báo của bạn; vui lòng không trả lời.",
-    },
-    "en": {
-        "greeting": "Dear Sir or Madam,",
-        "open": "See the details",
-        "why": "This message was sent automatically, as your notice preferences say; please do not reply.",
-    },
-}
-
-# Plain structure, language stated, contrast over 7:1, text that grows with the reader's setting (WCAG 2.x).
-_HTML: Final = """\
-<!DOCTYPE html>
-<html lang="{lang}">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
-<body style="margin:0;padding:1.5em;background:#ffffff;color:#1a1a1a;font:1em/1.5 Arial,sans-serif">
-<main style="max-width:36em;margin:0 auto">
-<h1 style="font-size:1.3em">{title}</h1>
-<p>{greeting}</p>
-{paragraphs}
-<p><a href="{link}" style="color:#0b4f9e">{open}</a></p>
-<p style="color:#4a4a4a">{why}</p>
-</main>
-</body>
-</html>
-"""
-
-
-_ADDRESS = re.compile(r"[^\s@,;:<>()\[\]\\\"]+@[^\s@,;:<>()\[\]\\\"]+")
 
 
 def link_to(notice: Notice, portal: str) -> str:
@@ -75,48 +35,6 @@ def link_to(notice: Notice, portal: str) -> str:
         if found:
             return urljoin(portal, f"{part}/{found}")
     return urljoin(portal, "notices")
-
-
-def message_id(notice: Notice, sender: str) -> str:
-    """The Message-ID of a notice: always the same, so that one sent again after a crash is seen as one."""
-    return f"<{derived('email', notice.id)}@{sender.rpartition('@')[2]}>"
-
-
-def write_email(notice: Notice, *, to: str, sender: str, sender_name: str, portal: str) -> EmailMessage:
-    """The mail of a notice, as text and as HTML. It says what the notice says and nothing more of the person.
-
-    Raises ValueError or MessageError for what is no address; one with a line break or a second one in it is
-    none, so nothing can be smuggled in.
-    """
-    if not _ADDRESS.fullmatch(to):
-        raise ValueError("no e-mail address")
-    words = _WORDS[notice.locale]
-    link = link_to(notice, portal)
-    lines = [line for line in notice.body.splitlines() if line]
-    message = EmailMessage(policy=email.policy.SMTP)
-    message["From"] = Address(sender_name, addr_spec=sender)
-    message["To"] = Address(addr_spec=to)
-    message["Subject"] = notice.title
-    message["Date"] = format_datetime(notice.created)
-    message["Message-ID"] = message_id(notice, sender)
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
-    message.set_content(
-        "\n\n".join([words["greeting"], "\n".join(lines), f"{words['open']}: {link}", f"-- \n{words['why']}"])
-    )
-    message.add_alternative(
-        _HTML.format(
-            lang=notice.locale,
-            title=escape(notice.title),
-            greeting=escape(words["greeting"]),
-            paragraphs="\n".join(f"<p>{escape(line)}</p>" for line in lines),
-            link=escape(link),
-            open=escape(words["open"]),
-            why=escape(words["why"]),
-        ),
-        subtype="html",
-    )
-    message["Content-Language"] = notice.locale  # set any earlier, it would move into the text part
-    return message
 
 
 @dataclass(frozen=True)
@@ -136,14 +54,21 @@ class Smtp:
     async def send(self, notice: Notice, address: str) -> Outcome:
         """Sends it now, over a connection of its own."""
         try:
-            message = write_email(
-                notice, to=address, sender=self.sender, sender_name=self.sender_name, portal=self.portal
+            mail = write_mail(
+                notice,
+                to=address,
+                sender=self.sender,
+                sender_name=self.sender_name,
+                link=link_to(notice, self.portal),
             )
-        except (ValueError, MessageError):  # see write_email
+        except ValueError:  # no address
             return Outcome(Step.REFUSE, "bad_address")
         try:
             await aiosmtplib.send(
-                message,
+                mail.content,
+                sender=mail.sender,
+                recipients=[mail.to],
+                mail_options=["SMTPUTF8", "BODY=8BITMIME"] if mail.utf8 else [],
                 hostname=self.host,
                 port=self.port,
                 username=self.username or None,
@@ -208,7 +133,7 @@ class HttpGateway:
                     "to": "+84" + address.removeprefix("0") if address.startswith("0") else address,
                     "kind": notice.kind,
                     "locale": notice.locale,
-                    "params": notice.params,
+                    "params": {name: shown(value) for name, value in notice.params.items()},
                     "text": f"{notice.title}. {link_to(notice, self.portal)}",
                 },
             )

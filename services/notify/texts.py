@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 import tomllib
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,8 @@ from kit.text import nfc
 from notify.domain.kinds import KINDS
 
 LOCALES: Final = ("vi", "en")
-_LONGEST = 2000  # characters of one parameter; the rest can be read on the dossier's page
+_LONGEST: Final = 2000  # letters of one parameter; the rest can be read on the dossier's page
+_LONGEST_IN_TITLE: Final = 120
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def write(kind: str, locale: str, params: Mapping[str, str]) -> tuple[str, str]:
     """Title and body of a notice in a language.
 
     Instants (`due`, `new_due`, `at`, `until`) are given as stored text, `amount` in đồng, `cause` as a code;
-    they are written as the language does. A body line all of whose parameters are empty is left out.
-    Raises KeyError for a missing parameter.
+    they are written as the language does; what people typed is shown as data (`shown`). A body line all of
+    whose parameters are empty is left out. Raises KeyError for a missing parameter.
     """
     template = templates(locale)[kind]
     values = {name: _value(name, value, locale) for name, value in params.items()}
@@ -73,8 +75,8 @@ def write(kind: str, locale: str, params: Mapping[str, str]) -> tuple[str, str]:
         for line in template.lines
         if not (names := _names(line)) or any(values[name] for name in names)
     ]
-    title = " ".join(template.title.format_map(values).split())
-    return title, "\n".join(lines)
+    short = {name: _cut(value, _LONGEST_IN_TITLE) for name, value in values.items()}
+    return " ".join(template.title.format_map(short).split()), "\n".join(lines)
 
 
 def instant(text: str, locale: str) -> str:
@@ -104,16 +106,62 @@ _WRITTEN: Final[Mapping[str, Callable[[str, str], str]]] = {
     "amount": amount,
     "cause": cause,
 }
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def shown(typed: str) -> str:
+    """What somebody typed, as data in a text of ours: one line without anything that is not seen, that no
+    reader of mail turns into a link, and that cannot end the quotation marks around it."""
+    lines = (" ".join(_seen(line).split()) for line in nfc(typed[: 2 * _LONGEST]).splitlines())
+    told = [line for line in lines if line]
+    ended = [line if line[-1] in ".,;:!?" else f"{line};" for line in told[:-1]]
+    return _cut(_unlinked(" ".join([*ended, *told[-1:]]).translate(_MARKS)), _LONGEST)
+
+
+# A quotation mark of people's ends none of ours.
+_MARKS: Final = dict.fromkeys(map(ord, '"“”„‟«»〝〞〟＂'), "'")
+# What programs make links of: a scheme, an address, a name with a dot before ASCII letters. A place or a
+# title that is written short (`TP.HCM`, `Q.Ba Đình`, `ThS.Lan`) is none.
+_SCHEME: Final = re.compile(
+    r"(?<=[A-Za-z0-9+-])[:：](?=[/／\\])|(?i:\b(mailto|tel|sms|javascript|data|zalo)):(?=\S)"
+)
+_SHORT: Final = r"(?<!\bTP)(?<!\b[QPHX])(?<!\bTX)(?<!\bTT)(?<!\bKP)(?<!\bThS)(?<!\b[TGBKL]S)(?<!\bPGS)"
+_DOT: Final = re.compile(
+    rf"(?<=[^\W_])(?:[.。．｡](?=[a-z][A-Za-z0-9-]*[A-Za-z0-9])|{_SHORT}[.。．｡](?=[A-Z][A-Za-z0-9-]*[A-Za-z0-9]))"
+)
+_AT: Final = re.compile(r"(?<=\S)[@＠](?=\S)")
+
+
+def _unlinked(text: str) -> str:
+    text = _SCHEME.sub(lambda found: f"{found[1] or ''}[:]", text)
+    return _AT.sub("[@]", _DOT.sub("[.]", text))
+
+
+def _seen(line: str) -> str:
+    """The line without what takes no room of its own, and with a space for every kind of blank."""
+    marks, kept = 0, []
+    for letter in line:
+        category = unicodedata.category(letter)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if category[0] == "Z" or category == "Cc" or letter in _BLANK:
+            kept.append(" ")
+        elif category not in ("Cf", "Cs", "Co", "Cn") and letter not in _UNSEEN and marks <= _MOST_MARKS:
+            kept.append(letter)
+    return "".join(kept)
+
+
+_MOST_MARKS: Final = 4  # on one letter; a Vietnamese one has two
+_BLANK: Final = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are drawn as nothing
+_UNSEEN: Final = "\u034f\u17b4\u17b5" + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _value(name: str, value: str, locale: str) -> str:
     if not value:
         return ""
-    if name in _WRITTEN:
-        return _WRITTEN[name](value, locale)
-    clean = _CONTROL.sub(" ", nfc(value).replace("\r\n", "\n")).strip()
-    return clean if len(clean) <= _LONGEST else clean[: _LONGEST - 1] + "…"
+    return _WRITTEN[name](value, locale) if name in _WRITTEN else shown(value)
 
 
 def _names(text: str) -> frozenset[str]:

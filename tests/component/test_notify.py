@@ -272,7 +272,7 @@ async def test_an_event_becomes_a_notice_and_one_mail_in_vietnamese(
     assert notice.dossier_id == event.dossier.dossier_id
     assert notice.title == "Hồ sơ H32.15-261123-0001 đã được tiếp nhận"
     assert notice.body == (
-        'Lê Thu Hà, UBND phường Nha Trang đã tiếp nhận hồ sơ "Đăng ký khai sinh".\n'
+        "Lê Thu Hà, UBND phường Nha Trang đã tiếp nhận hồ sơ “Đăng ký khai sinh”.\n"
         "Mã hồ sơ: H32.15-261123-0001\n"
         "Thời gian hẹn trả kết quả: 16:30 ngày 25/11/2026"
     )
@@ -297,7 +297,7 @@ async def test_the_same_event_reads_in_english_for_an_english_account(
     assert mail["Subject"] == "Dossier H32.15-261123-0001 has been received"
     text = mail.get_body(("plain",)).get_content()
     assert (
-        'Lê Thu Hà, Nha Trang Ward People\'s Committee has received the dossier "Đăng ký khai sinh".' in text
+        "Lê Thu Hà, Nha Trang Ward People's Committee has received the dossier “Đăng ký khai sinh”." in text
     )
     assert "Result due: 16:30 on 25 November 2026" in text
 

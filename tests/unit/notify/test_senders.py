@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from notify.domain.delivery import Outcome, Step
 from notify.domain.kinds import KINDS, About
 from notify.domain.notice import Notice, write_notice
-from notify.senders import HttpGateway, judge, link_to, write_email
+from notify.mail import write_mail
+from notify.senders import HttpGateway, judge, link_to
 from notify.texts import write
 
 NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)
@@ -43,8 +44,10 @@ def notice(locale: str = "vi", kind: str = "dossier_rejected", id: str = "n1", *
 
 def mail(of: Notice, to: str = "an@example.vn") -> EmailMessage:
     """The mail as the other side reads it."""
-    made = write_email(of, to=to, sender="no-reply@motcua.example", sender_name="Một Cửa", portal=PORTAL)
-    return email.message_from_bytes(made.as_bytes(), policy=email.policy.default)
+    made = write_mail(
+        of, to=to, sender="no-reply@motcua.example", sender_name="Một Cửa", link=link_to(of, PORTAL)
+    )
+    return email.message_from_bytes(made.content, policy=email.policy.default)
 
 
 def part(of: EmailMessage, kind: str) -> str:
@@ -94,8 +97,8 @@ def test_a_title_cannot_carry_a_header() -> None:
     forged = notice(kind="document_deposited", document="x\r\nBcc: all@example.vn")
     assert mail(forged)["Bcc"] is None
     forged.title = "x\r\nBcc: all@example.vn"  # even if it were stored like that
-    with pytest.raises(ValueError, match="linefeed"):
-        mail(forged)
+    assert mail(forged)["Bcc"] is None
+    assert mail(forged)["Subject"] == "x Bcc: all@example.vn"
 
 
 @pytest.mark.parametrize(

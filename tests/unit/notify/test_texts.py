@@ -63,7 +63,10 @@ def test_times_and_amounts_are_written_as_the_language_does() -> None:
 def test_a_line_without_anything_to_say_is_left_out() -> None:
     params = sample("supplement_requested") | {"guidance": "", "reason": ""}
     _, body = texts.write("supplement_requested", "en", params)
-    assert body == '[by] asks you to complete the dossier "[procedure]".\nWhat is missing: [defects]'
+    assert body.splitlines() == [
+        "[by] asks you to complete the dossier “[procedure]”.",
+        "What is missing (the officer writes): “[defects]”",
+    ]
 
 
 def test_a_missing_parameter_is_an_error_and_not_an_empty_text() -> None:
@@ -76,7 +79,7 @@ def test_a_missing_parameter_is_an_error_and_not_an_empty_text() -> None:
 def test_what_people_write_is_never_read_as_a_template() -> None:
     params = sample("dossier_stopped") | {"reason": "{by.__class__} {0} {reason}", "procedure": "}{"}
     _, body = texts.write("dossier_stopped", "vi", params)
-    assert body.endswith("Lý do: {by.__class__} {0} {reason}")
+    assert body.endswith("Lý do (cán bộ ghi): “{by.__class__} {0} {reason}”")
 
 
 @given(st.text())
