@@ -30,6 +30,9 @@ def look(path: str, kind: str, rendition: str) -> Finding:
                 width, height = picture.size
                 if width * height > MOST_PIXELS:
                     raise too_much(f"{MOST_PIXELS // 10**6} megapixels")
+                if kind == PNG:  # its checksums to the last piece; afterwards it has to be opened anew
+                    picture.verify()
+            with Image.open(path, formats=[_FORMATS[kind]]) as picture:
                 _render(picture, rendition)
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         raise damaged(f"{_FORMATS[kind]}: {type(error).__name__}") from None
