@@ -68,7 +68,8 @@ class Live:
 
     @asynccontextmanager
     async def watch_dossier(self, id: str) -> AsyncIterator[AsyncIterator[None]]:
-        """Yields an iterator that steps after each change of the dossier; changes in a burst are one step."""
+        """Yields an iterator that steps after each change of the dossier, or of the document of the vault,
+        with this id; changes in a burst are one step."""
         changed = asyncio.Event()
         self._dossiers[id].add(changed)
 

@@ -389,6 +389,16 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Tệp quá phức tạp (quá {what}); hãy chia nhỏ.",
         "The file is too complex (more than {what}); split it.",
     ),
+    "FILE_BEING_CHECKED": (
+        "Tệp đang được kiểm tra vi-rút; hãy thử lại sau ít phút.",
+        "The file is being checked for viruses; try again in a few minutes.",
+    ),
+    "FILE_REFUSED": (
+        "Tệp bị từ chối vì phần mềm chống vi-rút phát hiện mã độc; hãy tải lên tệp khác.",
+        "The file is refused: the antivirus found something in it; upload another one.",
+    ),
+    "ANTIVIRUS_UNAVAILABLE": ("Phần mềm chống vi-rút đang bận.", "The antivirus does not answer."),
+    "ANTIVIRUS_UNDECIDED": ("Chưa có kết quả kiểm tra vi-rút.", "The antivirus gives no verdict."),
     "NO_RENDITION": ("Chỉ ảnh mới có bản xem.", "Only pictures have a rendition."),
     "BAD_SHA256": ("SHA-256 có 64 chữ số thập lục phân.", "A SHA-256 has 64 hexadecimal digits."),
     "CHECKSUM_MISMATCH": ("Nội dung không khớp mã kiểm tra.", "The content does not match its checksum."),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import obstore.exceptions
 from pydantic import Field, SecretStr
 
+from dossier.antivirus import Clamd
 from dossier.content.inspector import Inspector
 from dossier.content.recognise import claimed
 from dossier.events_in import subscriptions
@@ -20,6 +22,7 @@ from dossier.forms import Forms
 from dossier.grpc_api.dossiers import DossierApi
 from dossier.grpc_api.vault import VaultApi
 from dossier.handlers import Catalog, Identity, Limits, Ports
+from dossier.handlers.checking import Checking, waiting
 from dossier.handlers.uploads import sweep
 from dossier.limiter import Limiter
 from dossier.objects import open_objects
@@ -36,6 +39,7 @@ from motcua.dossier.v1.dossier_pb2_grpc import add_DossierServiceServicer_to_ser
 from motcua.dossier.v1.vault_pb2_grpc import add_VaultServiceServicer_to_server
 
 log = logging.getLogger(__name__)
+_CHECK_AGAIN = 5.0  # seconds between two looks at what is held back
 
 
 class DossierSettings(Settings):
@@ -75,6 +79,17 @@ class DossierSettings(Settings):
     upload_idle_seconds: float = Field(
         30.0, gt=0, description="seconds without a byte after which an upload gives its place to another"
     )
+    antivirus_url: str = Field(
+        "",
+        description="clamd, as tcp://host:port or unix:///path: a file is held back until it is found clean; "
+        "empty: no antivirus, which production has to say by `none`",
+    )
+    antivirus_seconds: float = Field(
+        120.0,
+        gt=0,
+        description="seconds that the antivirus may take for a piece of a file, or a verdict",
+    )
+    antivirus_at_once: int = Field(4, ge=1, description="files that the antivirus is asked about at once")
     download_secret: SecretStr = Field(
         SecretStr(""),
         description="key of download tokens, the same for all replicas; required in production, "
@@ -107,6 +122,10 @@ def build(
             raise CannotStart("dossier: production needs DOWNLOAD_SECRET")
         if not settings.object_store_url:
             raise CannotStart("dossier: production needs OBJECT_STORE_URL")
+        if not settings.antivirus_url:
+            raise CannotStart(
+                "dossier: production needs ANTIVIRUS_URL; `none` says that there is no antivirus"
+            )
     url = settings.object_store_url or Path(".data/objects").absolute().as_uri()
     try:
         objects = open_objects(url)
@@ -126,6 +145,7 @@ def build(
         wall_seconds=settings.inspect_seconds,
         folder=settings.inspect_folder,
     )
+    antivirus, woken = _antivirus(settings), asyncio.Event()
     ports = Ports(
         clock=now,
         dossiers=stores.dossiers,
@@ -149,7 +169,13 @@ def build(
             part_bytes=settings.upload_part_bytes,
             download_seconds=settings.download_seconds,
         ),
+        antivirus=antivirus,
+        to_check=woken.set,
     )
+    tasks = [_sweeping(ports, settings.sweep_seconds)]
+    if antivirus is not None:
+        checking = Checking(ports, antivirus, woken, at_once=settings.antivirus_at_once, seconds=_CHECK_AGAIN)
+        tasks += [checking.run, partial(antivirus.measure, partial(waiting, ports))]
     return DossierService(
         ports,
         "dossier",
@@ -164,11 +190,20 @@ def build(
         database=database,
         stores=stores.all(),
         subscriptions=subscriptions(ports),
-        tasks=[_sweeping(ports, settings.sweep_seconds)],
+        tasks=tasks,
         opening=[objects.check],
         closing=[to_identity.close, to_catalog.close, keys.close, inspector.close],
         verifier=verifier or TokenVerifier(keys.jwks),
     )
+
+
+def _antivirus(settings: DossierSettings) -> Clamd | None:
+    if settings.antivirus_url in ("", "none"):
+        return None
+    try:
+        return Clamd(settings.antivirus_url, seconds=settings.antivirus_seconds)
+    except ValueError as error:
+        raise CannotStart(f"dossier: ANTIVIRUS_URL: {error}") from None
 
 
 def _sweeping(ports: Ports, seconds: float) -> Callable[[], Awaitable[None]]:

@@ -13,6 +13,7 @@ from dossier import wire
 from dossier.domain.document import Access, Blob, Document, Noted, Upload, UploadState
 from dossier.domain.dossier import Dossier, dossier_code
 from dossier.domain.records import Happened
+from dossier.handlers.checking import held_back
 from dossier.handlers.overview import scalars
 from kit import clock, mongo
 from kit.mongo import Database, Index, Store
@@ -58,8 +59,13 @@ def open_stores(database: Database, now: clock.Clock = clock.now) -> Stores:
             "documents",
             Document,
             announce=announce_document,
-            scalars=lambda d: {"owner": d.owner, "type": d.details.type},
-            indexes=[Index("owner", "created"), Index("owner", "type", "created")],
+            scalars=document_scalars,
+            indexes=[
+                Index("owner", "created"),
+                Index("owner", "type", "created"),
+                Index("checking", "created"),
+                Index("checking", "checking_since", "created"),
+            ],
             context="dossier",
             now=now,
         ),
@@ -81,6 +87,17 @@ def open_stores(database: Database, now: clock.Clock = clock.now) -> Stores:
         ),
         blobs=Store(database, "blobs", Blob, now=now),
     )
+
+
+def document_scalars(d: Document) -> dict[str, Any]:
+    """What lists of documents filter and order by."""
+    since = [version.created for version in held_back(d)]
+    return {
+        "owner": d.owner,
+        "type": d.details.type,
+        "checking": int(bool(since)),
+        "checking_since": clock.to_text(min(since)) if since else "",
+    }
 
 
 class MongoCodes:
@@ -118,6 +135,17 @@ def announce_document(d: Document, event: Noted) -> Message:
     """The message of an event of a document."""
     if event.name == "DocumentVersionAdded":
         return ev.DocumentVersionAdded(document_id=d.id, owner_id=d.owner, version=d.newest.number)
+    if event.name == "DocumentChecked":
+        version = d.version(event.version) or d.newest
+        return ev.DocumentChecked(
+            document_id=d.id,
+            owner_id=d.owner,
+            version=version.number,
+            title=d.details.title,
+            check=wire.check(version),
+            added_by_id=version.added_by,
+            dossier_id=d.dossier,
+        )
     if event.name == "DocumentVerified":
         return ev.DocumentVerified(
             document_id=d.id,

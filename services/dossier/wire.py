@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dossier.domain.document import Access, Document, Rendition, Upload, Version
+from dossier.domain.document import Access, Check, Document, Rendition, Upload, Version
 from dossier.domain.dossier import Dossier
 from dossier.domain.kinds import named
 from dossier.domain.records import (
@@ -33,6 +33,19 @@ _TIMELINESS = {
     Timeliness.ON_TIME: pb.TIMELINESS_ON_TIME,
     Timeliness.OVERDUE: pb.TIMELINESS_OVERDUE,
 }
+
+
+_CHECKS: dict[str, vault_pb2.FileCheck.ValueType] = {
+    Check.NONE: vault_pb2.FILE_CHECK_NONE,
+    Check.CHECKING: vault_pb2.FILE_CHECK_CHECKING,
+    Check.CLEAN: vault_pb2.FILE_CHECK_CLEAN,
+    Check.REFUSED: vault_pb2.FILE_CHECK_REFUSED,
+}
+
+
+def check(v: Version) -> vault_pb2.FileCheck.ValueType:
+    """What is known of a version's content. What a newer release says there is none that we may show."""
+    return _CHECKS.get(v.check, vault_pb2.FILE_CHECK_CHECKING)
 
 
 def stamp(at: datetime | None) -> Timestamp | None:
@@ -236,6 +249,8 @@ def version(v: Version) -> vault_pb2.DocumentVersion:
         signed=v.signed,
         attachments=v.attachments,
         rendition=rendition(v.rendition) if v.rendition else None,
+        check=check(v),
+        found=v.found,
     )
 
 

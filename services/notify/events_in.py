@@ -16,6 +16,7 @@ from kit.clock import to_ms, to_text
 from kit.consumer import Event, Handler, Subscription
 from motcua.dossier.v1 import dossier_pb2
 from motcua.dossier.v1 import events_pb2 as dossier
+from motcua.dossier.v1 import vault_pb2 as dossier_vault
 from motcua.identity.v1 import events_pb2 as identity
 from motcua.payment.v1 import events_pb2 as payment
 from notify import handlers
@@ -209,6 +210,25 @@ async def _document_verified(ports: Ports, event: Event) -> None:
     )
 
 
+async def _document_checked(ports: Ports, event: Event) -> None:
+    """What the antivirus refuses is told to its owner and to whoever uploaded it; what is clean goes on."""
+    message: dossier.DocumentChecked = event.message
+    if message.check != dossier_vault.FILE_CHECK_REFUSED:
+        return
+    # A result belongs to an agency until it is signed, and a refused one never is.
+    people = [message.added_by_id] if message.dossier_id else [message.owner_id, message.added_by_id]
+    await handlers.tell(
+        ports,
+        event.id,
+        News(
+            "file_refused",
+            About(document=message.document_id),
+            {"document": message.title},
+            to=tuple(dict.fromkeys(people)),
+        ),
+    )
+
+
 DOSSIER: Final[Mapping[type[Message], Reaction]] = {
     dossier.DossierSubmitted: _of(_submitted, role=_reception, holder=_nobody),
     dossier.DossierReceived: _of(
@@ -322,6 +342,7 @@ DOSSIER: Final[Mapping[type[Message], Reaction]] = {
     ),
     dossier.DocumentAdded: _document_added,
     dossier.DocumentVerified: _document_verified,
+    dossier.DocumentChecked: _document_checked,
 }
 
 

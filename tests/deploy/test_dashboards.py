@@ -18,7 +18,7 @@ from dev import alerts
 
 OTEL = alerts.FOLDER
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
-MEASURING = ("kit.telemetry", "notify.worker", "gateway.endpoint")  # modules of ours that make metrics
+MEASURING = ("kit.telemetry", "notify.worker", "gateway.endpoint", "dossier.antivirus")  # modules of ours that make metrics
 FOREIGN = {
     "process_cpu_seconds_total": "prometheus_client",  # on Linux only
     "process_resident_memory_bytes": "prometheus_client",

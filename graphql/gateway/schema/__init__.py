@@ -18,11 +18,15 @@ from gateway.schema.dossier import DossierMutation, DossierQuery, DossierSubscri
 from gateway.schema.identity import IdentityMutation, IdentityQuery
 from gateway.schema.notify import NotifyMutation, NotifySubscription, new_notices
 from gateway.schema.payment import PaymentMutation, PaymentQuery
-from gateway.schema.vault import VaultMutation
+from gateway.schema.vault import VaultMutation, VaultSubscription, document_changed
 
 Source = Callable[..., AsyncIterator[Any]]
 
-SOURCES: dict[str, Source] = {"dossierChanged": dossier_changed, "notices": new_notices}
+SOURCES: dict[str, Source] = {
+    "dossierChanged": dossier_changed,
+    "documentChanged": document_changed,
+    "notices": new_notices,
+}
 """What each subscription streams: `(context, **arguments)`."""
 
 
@@ -34,7 +38,9 @@ def strawberry_schema() -> strawberry.Schema:
         mutation=merge_types(
             "Mutation", (IdentityMutation, DossierMutation, VaultMutation, PaymentMutation, NotifyMutation)
         ),
-        subscription=merge_types("Subscription", (DossierSubscription, NotifySubscription)),
+        subscription=merge_types(
+            "Subscription", (DossierSubscription, VaultSubscription, NotifySubscription)
+        ),
         config=CONFIG,
     )
     bind(made._schema)

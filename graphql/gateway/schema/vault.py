@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,10 @@ import strawberry
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.binding import enum, fill, view
+from gateway.ids import from_global
 from gateway.relay import connect
 from gateway.scalars import Date, DateTime, Long
-from gateway.schema.base import Connection, Info, Node, mutation, one, other, resolver, rpc
+from gateway.schema.base import Connection, Info, Node, mutation, one, other, resolver, rpc, subscription
 from gateway.schema.refs import AccountRef, AgencyRef, DossierRef
 from motcua.dossier.v1 import vault_pb2 as pb
 
@@ -91,6 +93,16 @@ class Document(Node):
         return await connect(first, after, fetch)
 
 
+@enum(pb.FileCheck, "FILE_CHECK_")
+class FileCheck(IntEnum):
+    """What the antivirus said of a file. While it is CHECKING nobody can download it; REFUSED nobody ever."""
+
+    NONE = 1
+    CHECKING = 2
+    CLEAN = 3
+    REFUSED = 4
+
+
 @view(pb.Rendition)
 class Rendition:
     """A picture that every browser draws: upright, without what the camera noted of itself and the place.
@@ -111,6 +123,8 @@ class DocumentVersion:
     signed: bool = strawberry.field(description="It carries a signature, which nobody here has verified.")
     attachments: bool = strawberry.field(description="It carries other files; only a signed one may.")
     rendition: Rendition | None = strawberry.field(description="Of pictures.")
+    check: FileCheck
+    found: str | None = strawberry.field(description="What the antivirus found, in a file that is REFUSED.")
 
 
 @view(pb.Upload, key="id")
@@ -211,6 +225,26 @@ class AccountVault:
             return reply.documents, reply.next_page_token, None
 
         return await connect(first, after, fetch)
+
+
+async def document_changed(context: Context, id: str) -> AsyncIterator[pb.Document]:
+    """The source of `documentChanged`: read as the caller each time, like a dossier's."""
+    key = from_global(id, "Document")
+    async with context.live.watch_dossier(key) as changes:
+        request = pb.GetDocumentRequest(id=key)
+        yield (await context.call(context.services.vault.GetDocument, request)).document
+        async for _ in changes:
+            yield (await context.call(context.services.vault.GetDocument, request)).document
+
+
+@strawberry.type
+class VaultSubscription:
+    """Subscriptions to documents."""
+
+    @subscription(Document, description="The document as it is now, and again after each change.")
+    async def document_changed(self, info: Info, id: strawberry.ID) -> AsyncIterator[Any]:
+        async for document in document_changed(info.context, id):
+            yield document
 
 
 @strawberry.type

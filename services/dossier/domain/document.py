@@ -77,6 +77,15 @@ class Details:
         return replace(self, title=nfc(self.title).strip(), issuer=nfc(self.issuer).strip())
 
 
+class Check(StrEnum):
+    """What is known of a version's content."""
+
+    NONE = "none"  # there was no antivirus when it came
+    CHECKING = "checking"
+    CLEAN = "clean"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True)
 class Rendition:
     """A picture of a version that every browser draws, an object of its own."""
@@ -98,6 +107,15 @@ class Version:
     signed: bool = False  # carries a signature, which nobody here has verified
     attachments: bool = False  # carries other files; only a signed one may
     rendition: Rendition | None = None
+    check: str = Check.NONE  # a Check, or what a newer release says there
+    found: str = ""  # what the antivirus found in it
+
+    def check_readable(self) -> None:
+        """Raises FailedPrecondition for one that nobody may read: FILE_BEING_CHECKED, FILE_REFUSED."""
+        if self.check == Check.REFUSED:
+            raise FailedPrecondition("FILE_REFUSED", "the antivirus found something", what=self.found)
+        if self.check not in (Check.NONE, Check.CLEAN):
+            raise FailedPrecondition("FILE_BEING_CHECKED", "nobody reads it before it is checked")
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,7 @@ class Noted:
 
     name: str
     agency: str = ""
+    version: int = 0
 
 
 @dataclass
@@ -160,10 +179,27 @@ class Document:
         self.trust, self.verified_by, self.verified_agency, self.verified = Trust.OWN_SCAN, "", "", None
         self.events.append(Noted("DocumentVersionAdded"))
 
+    def judge(self, number: int, *, clean: bool, found: str) -> None:
+        """The antivirus's verdict on a version that waits for it; a second one changes nothing."""
+        version = self.version(number)
+        if version is None or number < 1 or version.check != Check.CHECKING:
+            return
+        self.versions[number - 1] = replace(
+            version, check=Check.CLEAN if clean else Check.REFUSED, found="" if clean else found
+        )
+        self.events.append(Noted("DocumentChecked", version=number))
+
+    def hold_back(self, number: int) -> None:
+        """A version that came while there was no antivirus waits for its verdict now."""
+        version = self.version(number)
+        if version is not None and version.check == Check.NONE:
+            self.versions[version.number - 1] = replace(version, check=Check.CHECKING)
+
     def verify(self, *, trust: Trust, by: str, agency: str, at: datetime) -> None:
         """An officer who saw the original raises the trust; it is never lowered."""
         if trust not in (Trust.CERTIFIED_COPY, Trust.OFFICER_SCAN):
             raise InvalidInput("BAD_TRUST", "an officer certifies a copy or vouches for a scan")
+        self.newest.check_readable()
         if trust > self.trust:
             raise FailedPrecondition("TRUSTED_MORE", "the document is trusted more than that already")
         self.trust, self.verified_by, self.verified_agency, self.verified = trust, by, agency, at

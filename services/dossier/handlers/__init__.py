@@ -179,6 +179,22 @@ class Inspect(Protocol):
         """What the object is, and its rendition (empty for none). Raises InvalidInput when not taken."""
 
 
+class Verdict(Protocol):
+    """What the antivirus says of a file."""
+
+    @property
+    def clean(self) -> bool: ...
+    @property
+    def found(self) -> str: ...
+
+
+class Antivirus(Protocol):
+    """Says whether files are clean."""
+
+    async def scan(self, pieces: AsyncIterator[bytes]) -> Verdict:
+        """The verdict. Raises Unavailable when there is none now."""
+
+
 class Limiter(Protocol):
     """Counts attempts."""
 
@@ -217,6 +233,8 @@ class Ports:
     claimed: Callable[[str], str]  # the type that a client states, if it is one of ours
     secret: bytes
     limits: Limits
+    antivirus: Antivirus | None = None
+    to_check: Callable[[], None] = lambda: None  # tells whoever checks files that there is one
 
 
 def words(field: str, text: str, *, required: bool = False, limit: int = 2000) -> str:

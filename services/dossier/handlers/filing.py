@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from dossier.domain.document import Check
 from dossier.domain.dossier import (
     Dossier,
     checked_form,
@@ -340,6 +341,8 @@ async def _complete(
             wrong.append(FieldViolation(place, "WRONG_DOCUMENT_TYPE", ", ".join(component.document_types)))
         elif document.details.expires and document.details.expires < today:
             wrong.append(FieldViolation(place, "DOCUMENT_EXPIRED", "the document has expired"))
+        elif (version := document.version(attachment.version)) and version.check == Check.REFUSED:
+            wrong.append(FieldViolation(place, "FILE_REFUSED", "the antivirus found something in it"))
     there = {attachment.component for attachment in attached}
     wrong += [
         FieldViolation(f"/attachments/{component.id}", "COMPONENT_REQUIRED", component.name[:200])

@@ -276,6 +276,7 @@ async def sign_result(
     found = await ports.documents.find(document) if document else None
     if found is None or found.dossier != id:
         raise FailedPrecondition("RESULT_MISSING", "the result of this dossier has to be uploaded first")
+    found.newest.check_readable()
 
     def sign(d: Dossier, who: Actor, at: datetime) -> None:
         d.sign_result(who, at, document=document, note=note)

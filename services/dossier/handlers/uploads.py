@@ -10,6 +10,7 @@ from typing import Any
 
 from dossier.domain.document import (
     Blob,
+    Check,
     Details,
     Document,
     Part,
@@ -216,6 +217,7 @@ async def _finish(ports: Ports, upload: Upload) -> tuple[Upload, Document]:
         signed=finding.signed,
         attachments=finding.attachments,
         rendition=await _store_rendition(ports, picture, target) if picture else None,
+        check=Check.NONE if ports.antivirus is None else Check.CHECKING,
     )
     if upload.target:
         try:
@@ -229,6 +231,7 @@ async def _finish(ports: Ports, upload: Upload) -> tuple[Upload, Document]:
         document = await ports.documents.create(lambda id: new_document(id, upload, version), id=target)
     done = await ports.uploads.change(upload.id, lambda u: u.finish(target))
     await ports.objects.delete([part.key for part in upload.parts])
+    ports.to_check()
     return done, document
 
 

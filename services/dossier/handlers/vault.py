@@ -10,6 +10,7 @@ from typing import Any
 from dossier.domain.document import (
     Access,
     Act,
+    Check,
     Details,
     Document,
     Ticket,
@@ -174,6 +175,11 @@ async def create_download(
     wanted = document.version(version)
     if wanted is None:
         raise NotFound("DOCUMENT_NOT_FOUND", "the document has no such version", version=version)
+    if ports.antivirus is not None and wanted.check == Check.NONE:
+        number = wanted.number
+        wanted = (await ports.documents.change(id, lambda d: d.hold_back(number))).versions[number - 1]
+        ports.to_check()
+    wanted.check_readable()
     if rendition and wanted.rendition is None:
         raise NotFound("NO_RENDITION", "only pictures have one", version=wanted.number)
     at = ports.clock()
@@ -208,6 +214,7 @@ async def read_document(ports: Ports, caller: Caller, token: str, *, offset: int
     version = None if document is None else document.version(ticket.version)
     if version is None:
         raise NotFound("DOCUMENT_NOT_FOUND", "the document is no longer there")
+    version.check_readable()
     if ticket.rendition:
         if version.rendition is None:
             raise NotFound("NO_RENDITION", "only pictures have one", version=version.number)

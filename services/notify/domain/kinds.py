@@ -67,6 +67,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "payment_refunded": _kind(Group.PAYMENT, "code", "procedure", "amount", "cause", "agency"),
     "document_deposited": _kind(Group.DOCUMENT, "document"),
     "document_verified": _kind(Group.DOCUMENT, "document", "agency"),
+    "file_refused": _kind(Group.DOCUMENT, "document"),
     "account_opened": _kind(Group.ACCOUNT, "agency"),
     "account_proven": _kind(Group.ACCOUNT, "agency"),
     "account_detached": _kind(Group.ACCOUNT, "agency"),

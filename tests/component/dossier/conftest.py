@@ -449,8 +449,16 @@ def object_store_url(
         yield f"s3://vault/{uuid7()}"
 
 
+@pytest.fixture(scope="module")
+def antivirus_url() -> str:
+    """None, unless a module of tests brings one."""
+    return ""
+
+
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def world(mongo_url: str, nats_url: str, object_store_url: str) -> AsyncIterator[World]:
+async def world(
+    mongo_url: str, nats_url: str, object_store_url: str, antivirus_url: str
+) -> AsyncIterator[World]:
     time = Time()
     catalog, identity = Catalog(), Identity(time)
     peers = Server(
@@ -474,6 +482,8 @@ async def world(mongo_url: str, nats_url: str, object_store_url: str) -> AsyncIt
         upload_part_bytes=2**20,
         upload_open=200,
         sweep_seconds=3600,
+        antivirus_url=antivirus_url,
+        antivirus_seconds=20,
         grace=1,
     )
     service = build(settings, now=time)

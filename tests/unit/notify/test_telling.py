@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit.consumer import Event
 from kit.errors import Unavailable
-from motcua.dossier.v1 import dossier_pb2
+from motcua.dossier.v1 import dossier_pb2, vault_pb2
 from motcua.dossier.v1 import events_pb2 as dossier
 from motcua.identity.v1 import events_pb2 as identity
 from motcua.identity.v1 import identity_pb2
@@ -143,6 +143,9 @@ EVERYTHING: list[Message] = [
     dossier.ResultHandedOver(dossier=ref()),
     dossier.DocumentAdded(document_id="doc1", owner_id="an", title="Giấy khai sinh", dossier_id="d1"),
     dossier.DocumentVerified(document_id="doc1", owner_id="an", title="Giấy khai sinh", agency="H32.15"),
+    dossier.DocumentChecked(
+        document_id="doc1", owner_id="an", title="Giấy khai sinh", check=vault_pb2.FILE_CHECK_REFUSED
+    ),
     payment.ChargePaid(charge=charge()),
     payment.ChargeCancelled(charge=charge(), reason="Hồ sơ đã rút"),
     payment.PaymentFailed(charge=charge()),

@@ -615,6 +615,47 @@ class DocumentVersionAdded(_message.Message):
 Global___DocumentVersionAdded: _TypeAlias = DocumentVersionAdded  # noqa: Y015
 
 @_typing.final
+class DocumentChecked(_message.Message):
+    """The antivirus has looked at a version that was held back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    ADDED_BY_ID_FIELD_NUMBER: _builtins.int
+    DOSSIER_ID_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    owner_id: _builtins.str
+    version: _builtins.int
+    title: _builtins.str
+    check: _vault_pb2.FileCheck.ValueType
+    added_by_id: _builtins.str
+    """Who uploaded it."""
+    dossier_id: _builtins.str
+    """Dossier whose result it is."""
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        title: _builtins.str = ...,
+        check: _vault_pb2.FileCheck.ValueType = ...,
+        added_by_id: _builtins.str = ...,
+        dossier_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_by_id", b"added_by_id", "check", b"check", "document_id", b"document_id", "dossier_id", b"dossier_id", "owner_id", b"owner_id", "title", b"title", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentChecked: _TypeAlias = DocumentChecked  # noqa: Y015
+
+@_typing.final
 class DocumentVerified(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

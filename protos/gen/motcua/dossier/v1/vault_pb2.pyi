@@ -67,6 +67,30 @@ UPLOAD_PURPOSE_RESULT: UploadPurpose.ValueType  # 3
 """The result of the dossier in `dossier_id`, by an official of its agency."""
 Global___UploadPurpose: _TypeAlias = UploadPurpose  # noqa: Y015
 
+class _FileCheck:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileCheckEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileCheck.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_CHECK_UNSPECIFIED: _FileCheck.ValueType  # 0
+    FILE_CHECK_NONE: _FileCheck.ValueType  # 1
+    """There was no antivirus when it came."""
+    FILE_CHECK_CHECKING: _FileCheck.ValueType  # 2
+    FILE_CHECK_CLEAN: _FileCheck.ValueType  # 3
+    FILE_CHECK_REFUSED: _FileCheck.ValueType  # 4
+
+class FileCheck(_FileCheck, metaclass=_FileCheckEnumTypeWrapper):
+    """What is known of a version's content. Only NONE and CLEAN can be read."""
+
+FILE_CHECK_UNSPECIFIED: FileCheck.ValueType  # 0
+FILE_CHECK_NONE: FileCheck.ValueType  # 1
+"""There was no antivirus when it came."""
+FILE_CHECK_CHECKING: FileCheck.ValueType  # 2
+FILE_CHECK_CLEAN: FileCheck.ValueType  # 3
+FILE_CHECK_REFUSED: FileCheck.ValueType  # 4
+Global___FileCheck: _TypeAlias = FileCheck  # noqa: Y015
+
 @_typing.final
 class Rendition(_message.Message):
     """A picture of a version that every browser draws: upright, without what the camera noted of itself and the place."""
@@ -107,6 +131,8 @@ class DocumentVersion(_message.Message):
     SIGNED_FIELD_NUMBER: _builtins.int
     ATTACHMENTS_FIELD_NUMBER: _builtins.int
     RENDITION_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     sha256: _builtins.str
     size: _builtins.int
@@ -117,6 +143,9 @@ class DocumentVersion(_message.Message):
     """It carries a signature, which nobody here has verified."""
     attachments: _builtins.bool
     """It carries other files; only a signed one may."""
+    check: Global___FileCheck.ValueType
+    found: _builtins.str
+    """What the antivirus found in it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -135,10 +164,12 @@ class DocumentVersion(_message.Message):
         signed: _builtins.bool = ...,
         attachments: _builtins.bool = ...,
         rendition: Global___Rendition | None = ...,
+        check: Global___FileCheck.ValueType = ...,
+        found: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rendition", b"rendition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "content_type", b"content_type", "create_time", b"create_time", "filename", b"filename", "rendition", b"rendition", "sha256", b"sha256", "signed", b"signed", "size", b"size", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "check", b"check", "content_type", b"content_type", "create_time", b"create_time", "filename", b"filename", "found", b"found", "rendition", b"rendition", "sha256", b"sha256", "signed", b"signed", "size", b"size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
