@@ -878,6 +878,8 @@ async def test_every_subscription_lets_in_whom_it_concerns_and_tells_the_others_
 ) -> None:
     field = _fields("Subscription")[name]
     things = await _things(world)
+    if name == "documentChanged":
+        things["id"] = things["documentId"]
     arguments = "".join(f'({key}: "{_value(arg.type, key, things)}")' for key, arg in field.args.items())
     query = f"subscription {{ {name}{arguments} {{ id }} }}"
     told = {
@@ -887,6 +889,8 @@ async def test_every_subscription_lets_in_whom_it_concerns_and_tells_the_others_
     assert told["expired"] == "TOKEN_EXPIRED"
     if name == "dossierChanged":
         assert told["stranger"] == told["roleless"] == "DOSSIER_NOT_FOUND"
+    if name == "documentChanged":
+        assert told["stranger"] == told["roleless"] == "DOCUMENT_NOT_FOUND"
     assert told["owner"] == ""
 
 

@@ -18,7 +18,8 @@ from dev import alerts
 
 OTEL = alerts.FOLDER
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
-MEASURING = ("kit.telemetry", "notify.worker", "gateway.endpoint", "dossier.antivirus")  # modules of ours that make metrics
+# The modules of ours that make metrics.
+MEASURING = ("kit.telemetry", "notify.worker", "gateway.endpoint", "dossier.antivirus")
 FOREIGN = {
     "process_cpu_seconds_total": "prometheus_client",  # on Linux only
     "process_resident_memory_bytes": "prometheus_client",
