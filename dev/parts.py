@@ -237,6 +237,16 @@ def loader_environment(data: Path, where: Addresses) -> dict[str, str]:
     return {**_targets(where), "SERVICE_NAME": IMPORTER, "SERVICE_SECRET": secret}
 
 
+def prepare_environment(options: Options, where: Addresses) -> dict[str, str]:
+    """Settings of `python -m ops.prepare` for a stack."""
+    return {
+        "ENVIRONMENT": options.environment,
+        "MONGODB_URL": where.mongodb,
+        "NATS_URL": where.nats,
+        "START_PATIENCE": "20",
+    }
+
+
 def _module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", name, *arguments]
 

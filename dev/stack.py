@@ -25,7 +25,7 @@ from typing import IO, Self
 
 from dev.leash import leashed
 from dev.options import ROOT, Options, Problem
-from dev.parts import Addresses, Part, addresses, loader_environment, parts
+from dev.parts import Addresses, Part, addresses, loader_environment, parts, prepare_environment
 
 START_SECONDS = 120.0  # on a machine that is busy with other things
 STOP_SECONDS = 8.0
@@ -100,6 +100,8 @@ class Stack:
             finally:
                 for task in waiting:
                     task.cancel()
+            if any(part.name == "nats" for part in together):
+                self._say(await self._prepare())
         if "gateway" in self._parts:
             self._say(f"catalogue: {await self._load_catalogue()}")
         state = {"pid": os.getpid(), "pids": self.pids, "addresses": asdict(self.addresses)}
@@ -123,12 +125,23 @@ class Stack:
             self._lock.close()
             self._lock = None
 
+    async def _prepare(self) -> str:
+        """Makes the streams and consumers, or corrects them; returns how that went in a line."""
+        environment = prepare_environment(self.options, self.addresses)
+        return await self._told("ops.prepare", environment=environment, task="the streams could not be made")
+
     async def _load_catalogue(self) -> str:
         """Loads the procedures that ship with the project, once or again; returns how that went in a line."""
+        environment = loader_environment(self.options.data, self.addresses)
+        task = "the catalogue could not be loaded"
+        return await self._told("catalog.load", "--curated", environment=environment, task=task)
+
+    async def _told(self, module: str, *arguments: str, environment: dict[str, str], task: str) -> str:
+        """Runs a tool to its end; returns the last line that it printed. Raises PartFailed with all of it."""
         process = await asyncio.create_subprocess_exec(
-            *leashed([sys.executable, "-m", "catalog.load", "--curated"]),
+            *leashed([sys.executable, "-m", module, *arguments]),
             cwd=ROOT,
-            env={**os.environ, **loader_environment(self.options.data, self.addresses)},
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -140,7 +153,7 @@ class Stack:
             if process.returncode is None:
                 process.kill()
         if process.returncode:
-            raise PartFailed(f"the catalogue could not be loaded:\n{output}")
+            raise PartFailed(f"{task}:\n{output}")
         return output.splitlines()[-1] if output else ""
 
     def dead(self) -> str:

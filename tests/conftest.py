@@ -10,15 +10,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import nats
 import pytest
 
 from dev.leash import leashed
 from dev.options import free_port
+from kit.settings import Settings
+from ops.prepare import event_steps, prepare, run
 
 hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("steady")
@@ -95,7 +99,25 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home, port = tmp_path_factory.mktemp("nats"), free_port()
     command = [f"{_BIN}/nats-server", "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", f"{home}/store"]
     for _ in run_part(command, port, home / "log"):
+        prepare_nats(f"nats://127.0.0.1:{port}")
         yield f"nats://127.0.0.1:{port}"
+
+
+async def prepare_for(url: str, contexts: Iterable[str], subscriptions: Iterable[Any] = ()) -> None:
+    """Streams and consumers of a test's own services, as `ops.prepare` would make them."""
+    client = await nats.connect(url)
+    steps = event_steps(client.jetstream(), 1, contexts=contexts, subscriptions=subscriptions)
+    await run(steps, 10, lambda line: None)
+    await client.close()
+
+
+def prepare_nats(url: str) -> None:
+    """The streams and consumers of the services, as `ops.prepare` makes them before they start."""
+    settings = Settings(environment="test", nats_url=url, start_patience=10)
+    silent: Callable[[str], None] = lambda line: None  # noqa: E731
+    # In a thread of its own: the loop of the tests may be the one that runs here.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(prepare(settings, silent))).result()
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +126,7 @@ def other_nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     the services under test have, and would share their events."""
     server = NatsServer(tmp_path_factory.mktemp("other-nats"))
     server.start()
+    prepare_nats(server.url)
     yield server.url
     server.stop()
 

@@ -24,13 +24,14 @@ Values = dict[str, dict[str, str]]  # Secret -> key -> value
 Known = Mapping[str, Mapping[str, str]]
 CALLERS = (*(name for name in SERVICES if name != "identity"), "gateway", IMPORTER)
 """Who has a service secret: whoever asks identity for a token of its own."""
+PREPARE = "prepare"  # the user who makes streams and consumers
 MONGO_HOSTS = ",".join(f"mongo-{n}.mongo:27017" for n in range(3))
 STANDIN_URL = "mongodb://mongo-0.mongo:27017/?directConnection=true"
 NATS_HOSTS = tuple(f"nats-{n}.nats:4222" for n in range(3))
 LABELS = {"app.kubernetes.io/part-of": "motcua", "app.kubernetes.io/managed-by": "dev.cluster"}
 NAMES = (
     *("mongo-auth", "nats-auth", "objects-auth", "grafana-auth"),
-    *(f"{name}-env" for name in (*SERVICES, "gateway", IMPORTER, "sandbox")),
+    *(f"{name}-env" for name in (*SERVICES, "gateway", IMPORTER, PREPARE, "sandbox")),
     "identity-files",
 )
 ATTEMPTS = 5  # when somebody else makes the same Secrets at the same time
@@ -80,7 +81,7 @@ def _sources() -> Values:
             "keyfile": base64.b64encode(token_bytes(756)).decode(),  # 1008 characters of at most 1024
             **_passwords("root", "backup", *SERVICES),
         },
-        "nats-auth": _passwords("cluster", "admin", "gateway", *SERVICES),
+        "nats-auth": _passwords("cluster", "admin", PREPARE, "operator", "gateway", *SERVICES),
         "objects-auth": {"access-key": password(20), "secret-key": password()},
         "grafana-auth": {"admin-user": "admin", **_passwords("admin")},
         "identity-env": {},
@@ -93,12 +94,12 @@ def _sources() -> Values:
 
 def _derived(values: Known, standin: bool) -> Values:
     """What repeats a value of another Secret."""
-    made: Values = {f"{name}-env": {} for name in (*SERVICES, "gateway", "sandbox")}
+    made: Values = {f"{name}-env": {} for name in (*SERVICES, "gateway", PREPARE, "sandbox")}
     for name in SERVICES:
         user = f"{name}:{values['mongo-auth'][f'{name}-password']}"
         url = f"mongodb://{user}@{MONGO_HOSTS}/?replicaSet=rs0&authSource=admin"
         made[f"{name}-env"]["MONGODB_URL"] = STANDIN_URL if standin else url
-    for name in (*SERVICES, "gateway"):
+    for name in (*SERVICES, "gateway", PREPARE):
         user = f"{name}:{values['nats-auth'][f'{name}-password']}"
         made[f"{name}-env"]["NATS_URL"] = ",".join(f"nats://{user}@{host}" for host in NATS_HOSTS)
     made["dossier-env"]["AWS_ACCESS_KEY_ID"] = values["objects-auth"]["access-key"]

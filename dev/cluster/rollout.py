@@ -20,6 +20,7 @@ from dev.options import ROOT, Problem
 
 KIND_OVERLAY = ROOT / "deploy/k8s/overlays/kind"
 IMPORTER = "importer"
+PREPARE = credentials.PREPARE  # also the name of its Job
 SANDBOX = "sandbox"  # only an overlay for development has it
 KIND = "kind-"  # how kind names its contexts
 SERVER_SIDE = (1, 22)  # before, applying server-side was beta and stumbled over defaults
@@ -83,12 +84,26 @@ def up(options: Options) -> Manifests:
             if "fit" in line:
                 console.print(f"  {line}")
     began = time.monotonic()
+    prepare(kubectl, manifests, console, options.seconds)
     apply(kubectl, manifests)
     console.print(f"applied {len(manifests.objects)} objects in {time.monotonic() - began:.1f} s; waiting")
     wait(kubectl, manifests.names(), console, options.seconds)
     if manifests.has("CronJob", IMPORTER) and manifests.has("Deployment", SANDBOX):
         load_catalogue(kubectl, manifests, console)
     return manifests
+
+
+def prepare(kubectl: Kubectl, manifests: Manifests, console: Console, seconds: float) -> None:
+    """Runs the Job that makes streams and consumers to its end, after all but what is rolled out is applied:
+    it needs the broker, and what is rolled out needs it."""
+    if not manifests.has("CronJob", PREPARE):
+        return
+    apply(kubectl, Manifests([one for one in manifests.objects if one["kind"] != "Deployment"]))
+    kubectl("delete", "job", PREPARE, "--ignore-not-found", "--wait", seconds=120)
+    kubectl("create", "-f", "-", input=json.dumps(job(manifests, PREPARE, PREPARE)))
+    wait(kubectl, [("Job", PREPARE)], console, seconds)
+    said = kubectl("logs", f"job/{PREPARE}", "--tail=1").strip()
+    console.print(escape(said))
 
 
 def apply(kubectl: Kubectl, manifests: Manifests) -> None:

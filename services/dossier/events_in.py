@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
+from typing import Final
 
 from dossier.handlers import Ports
 from dossier.handlers.events import charge_paid, charge_refunded, settle_again
@@ -17,53 +18,58 @@ _SURPLUS = frozenset({"DOUBLE_PAYMENT", "WRONG_AMOUNT", "CHARGE_CANCELLED"})
 _SELF = Caller("dossier", "service")
 
 
+async def _paid(ports: Ports, event: Event) -> None:
+    message: pay.ChargePaid = event.message
+    at = message.pay_time.ToDatetime(UTC) if message.HasField("pay_time") else event.time
+    await charge_paid(
+        ports,
+        _PAYMENT,
+        dossier=message.charge.dossier_id,
+        charge=message.charge.charge_id,
+        event=event.id,
+        at=at,
+    )
+
+
+async def _refunded(ports: Ports, event: Event) -> None:
+    message: pay.RefundRequested | pay.PaymentRefunded = event.message
+    if message.reason in _SURPLUS:
+        return
+    await charge_refunded(
+        ports,
+        _PAYMENT,
+        dossier=message.charge.dossier_id,
+        charge=message.charge.charge_id,
+        amount=message.amount,
+        done=isinstance(message, pay.PaymentRefunded),
+        event=event.id,
+        at=event.time,
+    )
+
+
+async def _settled(ports: Ports, event: Event) -> None:
+    await settle_again(ports, _SELF, dossier=event.message.dossier.dossier_id)
+
+
+SUBSCRIPTIONS: Final = (
+    Subscription(
+        "dossier-payments",
+        "payment",
+        {pay.ChargePaid: _paid, pay.RefundRequested: _refunded, pay.PaymentRefunded: _refunded},
+    ),
+    Subscription(
+        "dossier-vault",
+        "dossier",
+        {
+            ev.DossierSubmitted: _settled,
+            ev.DossierSupplemented: _settled,
+            ev.ResultSigned: _settled,
+            ev.ResultHandedOver: _settled,
+        },
+    ),
+)
+
+
 def subscriptions(ports: Ports) -> list[Subscription]:
-    """What this service subscribes to."""
-
-    async def paid(event: Event) -> None:
-        message: pay.ChargePaid = event.message
-        at = message.pay_time.ToDatetime(UTC) if message.HasField("pay_time") else event.time
-        await charge_paid(
-            ports,
-            _PAYMENT,
-            dossier=message.charge.dossier_id,
-            charge=message.charge.charge_id,
-            event=event.id,
-            at=at,
-        )
-
-    async def refunded(event: Event) -> None:
-        message: pay.RefundRequested | pay.PaymentRefunded = event.message
-        if message.reason in _SURPLUS:
-            return
-        await charge_refunded(
-            ports,
-            _PAYMENT,
-            dossier=message.charge.dossier_id,
-            charge=message.charge.charge_id,
-            amount=message.amount,
-            done=isinstance(message, pay.PaymentRefunded),
-            event=event.id,
-            at=event.time,
-        )
-
-    async def settled(event: Event) -> None:
-        await settle_again(ports, _SELF, dossier=event.message.dossier.dossier_id)
-
-    return [
-        Subscription(
-            "dossier-payments",
-            "payment",
-            {pay.ChargePaid: paid, pay.RefundRequested: refunded, pay.PaymentRefunded: refunded},
-        ),
-        Subscription(
-            "dossier-vault",
-            "dossier",
-            {
-                ev.DossierSubmitted: settled,
-                ev.DossierSupplemented: settled,
-                ev.ResultSigned: settled,
-                ev.ResultHandedOver: settled,
-            },
-        ),
-    ]
+    """What this service subscribes to, with its handlers."""
+    return [wanted.bound(ports) for wanted in SUBSCRIPTIONS]

@@ -26,7 +26,7 @@ from kit.streams import DEAD as DEAD
 from kit.streams import Event as Event
 from kit.streams import Handler as Handler
 from kit.streams import Subscription as Subscription
-from kit.streams import provision_consumer
+from kit.streams import consumer_info, undivided
 from kit.telemetry import (
     EVENTS_DEAD,
     EVENTS_HANDLED,
@@ -66,7 +66,6 @@ class Consumer:
         self._by_type = {kind.DESCRIPTOR.full_name: (kind, do) for kind, do in subscription.types.items()}
         self._lines: dict[str, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._legacy: int | None = None
         self._look = asyncio.Event()
         self._stopping = asyncio.Event()
         self._own: asyncio.Task[Any] | None = None
@@ -120,26 +119,35 @@ class Consumer:
         await asyncio.gather(self._own, return_exceptions=True)
 
     async def _tend(self) -> float:
-        """Sees to it that the consumers are there, measures them, and fetches from them. Answers after how
-        many seconds to look again."""
+        """Looks which consumers are there, measures them, and fetches from them. Answers after how many
+        seconds to look again."""
         wanted = self._subscription
-        found = await provision_consumer(self._jetstream, wanted, self._legacy, correct=not self._lines)
+        found: dict[str, dict[str, Any]] = {}
+        whole = False
+        for name in wanted.durables:
+            info = await consumer_info(self._jetstream, wanted.stream, name)
+            if info is not None:
+                found[name] = info
+                if wanted.ordered and undivided(
+                    info["config"]
+                ):  # of before there were partitions: it has all
+                    whole = True
+                    break
         labels = (wanted.stream, wanted.durable)
-        EVENTS_PENDING.set(sum(info.num_pending or 0 for info in found), *labels)
-        EVENTS_UNACKNOWLEDGED.set(sum(info.num_ack_pending or 0 for info in found), *labels)
-        EVENTS_REDELIVERED.set(sum(info.num_redelivered or 0 for info in found), *labels)
-        for info in found:
-            if (line := self._lines.get(info.name)) is None:
-                line = self._lines[info.name] = asyncio.create_task(self._line(info.name))
+        EVENTS_PENDING.set(sum(info["num_pending"] for info in found.values()), *labels)
+        EVENTS_UNACKNOWLEDGED.set(sum(info["num_ack_pending"] for info in found.values()), *labels)
+        EVENTS_REDELIVERED.set(sum(info["num_redelivered"] for info in found.values()), *labels)
+        for name in found:
+            if (line := self._lines.get(name)) is None:
+                line = self._lines[name] = asyncio.create_task(self._line(name))
                 line.add_done_callback(lambda _: self._look.set())
             elif line.done() and not self._stopping.is_set():
                 line.result()  # it raises what no waiting mends
         if len(found) == len(wanted.durables):
             return _LOOK
-        if self._legacy is None:
-            stream = await self._jetstream.stream_info(wanted.stream)
-            if stream.config.subject_transform:
-                self._legacy = stream.state.last_seq
+        missing = [name for name in wanted.durables if name not in found]
+        if not whole:
+            log.warning("consumer %s is not there; it waits for `python -m ops.prepare`", missing[0])
         return min(_LOOK, 1.0)
 
     async def _line(self, name: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from importlib import import_module
+from urllib.parse import urlsplit
 
 import nats
 import nats.js.errors
@@ -66,8 +67,11 @@ def shown(message: RawStreamMsg) -> str:
 async def _run(arguments: argparse.Namespace) -> int:
     settings = Settings()
     servers, tls = settings.nats_url.split(","), nats_context(settings.nats_url, settings.tls)
+    user = urlsplit(servers[0]).username
     client = await nats.connect(
         servers,
+        # NATS may let a user hear only an inbox of its own.
+        **({"inbox_prefix": f"_INBOX.{user}"} if user else {}),
         tls=tls,
         connect_timeout=3,
         max_reconnect_attempts=2,

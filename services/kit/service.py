@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 import nats
 import uvloop
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
@@ -29,7 +30,7 @@ from kit.outbox import Relay
 from kit.probe import Probe
 from kit.settings import CannotStart as CannotStart
 from kit.settings import Settings, wrong
-from kit.streams import DEAD, Subscription, provision_consumer, provision_stream
+from kit.streams import DEAD, Subscription, consumer_info, stream_info
 from kit.tls import nats_context, renewing
 
 T = TypeVar("T")
@@ -82,6 +83,7 @@ class Service:
         self._ready = False
         self._patient_until = 0.0
         self._told = 0.0
+        self._unprepared = ""  # the stream or consumer that NATS does not have
 
     @property
     def port(self) -> int:
@@ -124,10 +126,7 @@ class Service:
         if self._own_streams() or self.subscriptions:
             connected = asyncio.Event()
             self._talking = asyncio.create_task(_forever(lambda: self._messaging(connected)))
-            try:
-                await asyncio.wait_for(connected.wait(), _MESSAGING)
-            except TimeoutError:
-                log.warning("NATS does not answer at %s; events wait", self.settings.nats_servers)
+            await self._await_messaging(connected)
         for step in self._opening:
             await self._reach(step)
         for task in self._tasks:
@@ -139,6 +138,17 @@ class Service:
         if self._database is not None:
             self._spawn(self._watch)
         log.info("%s ready on port %d", self.name, self.port)
+
+    async def _await_messaging(self, connected: asyncio.Event) -> None:
+        """Waits for NATS, and goes on without when it does not answer: events wait in their documents. Where
+        it answers but nobody prepared it for this version, the start waits as long as that takes: in a
+        rollout the replicas of before serve meanwhile."""
+        while not connected.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(connected.wait(), _MESSAGING)
+            if not connected.is_set() and not self._unprepared:
+                log.warning("NATS does not answer at %s; events wait", self.settings.nats_servers)
+                return
 
     async def _reach(self, step: Callable[[], Awaitable[T]]) -> T:
         """Takes a step of the start, again and again while what it needs is away and there is patience."""
@@ -235,16 +245,16 @@ class Service:
         jetstream = client.jetstream()
         while True:
             try:
-                own = self._own_streams() | {DEAD}
-                for stream in sorted(own | {subscription.stream for subscription in self.subscriptions}):
-                    copies = self.settings.stream_replicas
-                    await provision_stream(jetstream, stream, copies, correct=stream in own)
-                for subscription in self.subscriptions:
-                    await provision_consumer(jetstream, subscription)
-                break
+                if not (missing := await self._missing(jetstream)):
+                    break
+                self._unprepared = missing
+                if self._due_to_tell():
+                    log.warning("%s waits for `python -m ops.prepare`: NATS has no %s", self.name, missing)
             except (nats.errors.Error, OSError) as error:
+                self._unprepared = ""
                 await self._nats_away(error)
             await asyncio.sleep(1)
+        self._unprepared = ""
         relay = self._relay = Relay(self.stores, jetstream)
         for store in self.stores:
             store.wake = relay.wake
@@ -255,6 +265,17 @@ class Service:
             self._consumers = [Consumer(client, subscription) for subscription in self.subscriptions]
             for consumer in self._consumers:
                 tasks.create_task(consumer.run())
+
+    async def _missing(self, jetstream: JetStreamContext) -> str:
+        """The first stream or consumer of ours that is not there, in words; empty when all are."""
+        heard = {subscription.stream for subscription in self.subscriptions}
+        for stream in sorted(self._own_streams() | {DEAD} | heard):
+            if await stream_info(jetstream, stream) is None:
+                return f"stream {stream}"
+        for subscription in self.subscriptions:
+            if await consumer_info(jetstream, subscription.stream, subscription.durable) is None:
+                return f"consumer {subscription.durable} of stream {subscription.stream}"
+        return ""
 
     async def _nats_away(self, error: Exception) -> None:
         if self._due_to_tell():

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit.clock import to_ms, to_text
-from kit.consumer import Event, Handler, Subscription
+from kit.consumer import Event, Subscription
 from motcua.dossier.v1 import dossier_pb2
 from motcua.dossier.v1 import events_pb2 as dossier
 from motcua.dossier.v1 import vault_pb2 as dossier_vault
@@ -35,26 +35,7 @@ SILENT: Final[Mapping[type[Message], str]] = {
 }
 
 
-def subscriptions(ports: Ports) -> list[Subscription]:
-    """One a context; the events of one dossier, charge or account are handled in order."""
-    return [
-        Subscription("notify-dossier", "dossier", _bound(ports, DOSSIER)),
-        Subscription("notify-payment", "payment", _bound(ports, PAYMENT)),
-        Subscription("notify-identity", "identity", _bound(ports, IDENTITY)),
-    ]
-
-
 Reaction = Callable[[Ports, Event], Awaitable[None]]
-
-
-def _bound(ports: Ports, table: Mapping[type[Message], Reaction]) -> dict[type[Message], Handler]:
-    def bind(reaction: Reaction) -> Handler:
-        async def handle(event: Event) -> None:
-            await reaction(ports, event)
-
-        return handle
-
-    return {kind: bind(reaction) for kind, reaction in table.items()}
 
 
 # --- dossiers --------------------------------------------------------------------------------------------
@@ -494,3 +475,18 @@ def _instant(message: Any, field: str) -> datetime | None:
 def _text(message: Any, field: str) -> str:
     instant = _instant(message, field)
     return "" if instant is None else to_text(instant)
+
+
+# --- all of it -------------------------------------------------------------------------------------------
+
+# One a context; the events of one dossier, charge or account are handled in order.
+SUBSCRIPTIONS: Final = (
+    Subscription("notify-dossier", "dossier", DOSSIER),
+    Subscription("notify-payment", "payment", PAYMENT),
+    Subscription("notify-identity", "identity", IDENTITY),
+)
+
+
+def subscriptions(ports: Ports) -> list[Subscription]:
+    """What this service subscribes to, with its handlers."""
+    return [wanted.bound(ports) for wanted in SUBSCRIPTIONS]

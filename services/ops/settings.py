@@ -7,6 +7,10 @@ from pydantic import Field, SecretStr
 from kit.settings import Settings
 
 
+class PrepareSettings(Settings):
+    """What `python -m ops.prepare` can be told: where NATS is, how many copies it keeps."""
+
+
 class BackupSettings(Settings):
     """What `python -m ops.backup` can be told, besides where the documents and NATS are."""
 

@@ -112,6 +112,7 @@ async def line(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 @asynccontextmanager
 async def consuming(line: Line, **options: Any) -> AsyncIterator[None]:
+    await provision_consumer(line.jetstream, line.subscription(**options))
     task = asyncio.create_task(Consumer(line.client, line.subscription(**options)).run())
     yield
     task.cancel()
@@ -283,6 +284,7 @@ async def test_stopping_finishes_the_event_in_hand_and_takes_no_other(
     line.handler = slow
     await line.publish(StringValue(value="in hand"))
     await line.publish(StringValue(value="next"))
+    await provision_consumer(line.jetstream, line.subscription())
     stopped = Consumer(line.client, line.subscription())
     running = asyncio.create_task(stopped.run())
     await eventually(lambda: line.tries == 1)
@@ -305,6 +307,7 @@ async def test_stopping_gives_back_what_outlasts_its_grace(line: Line, eventuall
 
     line.handler = never
     await line.publish(StringValue(value="kept"))
+    await provision_consumer(line.jetstream, line.subscription())
     stopped = Consumer(line.client, line.subscription())
     running = asyncio.create_task(stopped.run())
     await eventually(lambda: line.tries == 1)
@@ -329,10 +332,11 @@ async def test_stopping_ends_although_nats_is_slow_to_let_go(
 
     line.handler = never
     await line.publish(StringValue(value="kept"))
+    await provision_consumer(line.jetstream, line.subscription())
     stopped = Consumer(line.client, line.subscription())
     running = asyncio.create_task(stopped.run())
     await eventually(lambda: line.tries == 1)
-    monkeypatch.setattr(consumer, "provision_consumer", slow)
+    monkeypatch.setattr(consumer, "consumer_info", slow)
     stopped._look.set()
     await asyncio.sleep(0)
     await asyncio.wait_for(stopped.stop(grace=0.1), 10)
@@ -343,6 +347,7 @@ async def test_what_arrives_while_it_stops_goes_to_another_at_once(
     line: Line, eventually: Eventually
 ) -> None:
     for number in range(30):  # each time the event and the end meet somewhere else on the way
+        await provision_consumer(line.jetstream, line.subscription())
         stopped = Consumer(line.client, line.subscription())
         running = asyncio.create_task(stopped.run())
         await eventually(lambda: line.waiting(), every=0)
@@ -360,6 +365,7 @@ async def test_stopping_an_idle_consumer_does_not_wait_for_its_fetch(
     line: Line, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "_FETCH", 60.0)
+    await provision_consumer(line.jetstream, line.subscription())
     idle = Consumer(line.client, line.subscription())
     running = asyncio.create_task(idle.run())
     await eventually(lambda: line.waiting())
@@ -381,6 +387,7 @@ async def test_an_event_of_a_process_that_died_comes_again(
     await line.publish(StringValue(value="kept"))
     await line.publish(StringValue(value="next"))
     doomed = await nats.connect(nats_url)
+    await provision_consumer(line.jetstream, line.subscription())
     task = asyncio.create_task(Consumer(doomed, line.subscription()).run())
     await eventually(lambda: line.tries == 1)
     await doomed.close()  # nothing of it reaches the server any more
@@ -452,13 +459,17 @@ async def test_a_consumer_that_cannot_be_corrected_goes_on_from_where_it_was(
     assert line.seen == ["new"]
 
 
-async def test_a_consumer_deleted_under_way_is_made_again(line: Line, eventually: Eventually) -> None:
+async def test_a_consumer_deleted_under_way_is_waited_for(
+    line: Line, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
     async with consuming(line):
         await line.publish(StringValue(value="before"))
         await eventually(lambda: line.seen == ["before"])
         await eventually(lambda: settled(line))
         await line.jetstream.delete_consumer(line.stream, f"test-{line.stream}")
         await line.publish(StringValue(value="after"))
+        await eventually(lambda: "waits for `python -m ops.prepare`" in caplog.text)
+        await provision_consumer(line.jetstream, line.subscription())
         await eventually(lambda: "after" in line.seen, within=15)
 
 

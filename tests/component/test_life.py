@@ -25,6 +25,7 @@ from kit.service import CannotStart, Service
 from kit.settings import Settings
 from tests.component.test_rpc import NAME, Echo, add
 from tests.component.test_service import Bell, bells
+from tests.conftest import prepare_for
 
 Eventually = Callable[..., Awaitable[Any]]
 NOWHERE = "mongodb://127.0.0.1:1"
@@ -271,11 +272,13 @@ async def test_an_event_in_hand_is_finished_and_its_own_announcement_goes_out(
         await there.change("echo", Bell.ring, handled=event.id)
 
     one = Service("one", settings(mongo_url, nats_url), stores=[here])
+    heard = Subscription(f"two-{context}", context, {StringValue: echo})
+    await prepare_for(nats_url, [context, f"{context}x"], [heard])
     two = Service(
         "two",
         settings(mongo_url, nats_url),
         stores=[there],
-        subscriptions=[Subscription(f"two-{context}", context, {StringValue: echo})],
+        subscriptions=[heard],
     )
     await one.start()
     await two.start()

@@ -15,17 +15,18 @@ import nats
 import nats.errors
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.client import Client
 
 from dev.options import free_port
 from dossier.events_in import subscriptions as of_dossier
-from kit import clock, consumer
+from kit import clock, consumer, dead
 from kit.consumer import DEAD, Consumer, Event, Subscription, measure_dead
 from kit.errors import FailedPrecondition
 from kit.events import subject
 from kit.ids import uuid7
-from kit.streams import provision_stream
 from notify.events_in import subscriptions as of_notify
+from ops.prepare import event_steps, run
 from payment.events_in import subscriptions as of_payment
 from tests.conftest import run_part
 
@@ -56,7 +57,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "JETSTREAM_FILES": "1GB",
         "JETSTREAM_MEMORY": "64MB",
         **{
-            f"{name.upper()}_PASSWORD": f"'{name}-1e5'" for name in (*SERVICES, "gateway", "admin", "cluster")
+            f"{name.upper()}_PASSWORD": f"'{name}-1e5'"
+            for name in (*SERVICES, "gateway", "admin", "cluster", "prepare", "operator")
         },
     }
     command = [str(Path(sys.executable).parent / "nats-server"), "-c", f"{home}/nats.conf"]
@@ -98,12 +100,11 @@ async def signed_in(server: str, user: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def streams(server: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """All streams, as when all services have started; none of them afterwards."""
+    """All streams and consumers, as `ops.prepare` makes them; none of them afterwards."""
     monkeypatch.setattr(consumer, "_LOOK", 0.1)
     async with signed_in(server, "admin") as admin:
         jetstream = admin.client.jetstream()
-        for context in (*SERVICES, DEAD):
-            await provision_stream(jetstream, context)
+        await run(event_steps(jetstream, 1), 5, lambda line: None)
         yield
         for context in (*SERVICES, DEAD):
             await jetstream.delete_stream(context)
@@ -128,23 +129,30 @@ def an_event(kind: type[Message]) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("service", SERVICES)
-async def test_a_service_that_starts_first_makes_all_streams_it_needs(server: str, service: str) -> None:
-    async with signed_in(server, service) as own, signed_in(server, "admin") as admin:
-        needed = sorted({service, DEAD} | {heard.stream for heard in HEARS[service]})
-        for again in (1, 2):
-            for context in needed:
-                may_correct = context in (service, DEAD)
-                await provision_stream(own.client.jetstream(), context, correct=may_correct)
-            if again == 1:
-                for context in needed:
-                    config = (await admin.client.jetstream().stream_info(context)).config
-                    await admin.client.jetstream().update_stream(replace(config, duplicate_window=1.0))
-        for context in needed:  # what differs is corrected where it is its own
-            found = (await admin.client.jetstream().stream_info(context)).config.duplicate_window
-            assert found == (120.0 if context in (service, DEAD) else 1.0)
+async def test_prepare_makes_all_that_services_need_and_corrects_what_differs(server: str) -> None:
+    """With the user of its own, whose rights are enough; a second run changes nothing."""
+    async with signed_in(server, "prepare") as own, signed_in(server, "admin") as admin:
+        told: list[str] = []
+        steps = event_steps(own.client.jetstream(), 1)
+        await run(steps, 5, told.append)
+        assert told[-1] == f"prepared: {len(steps)} steps, {len(steps)} with changes"
+        config = (await admin.client.jetstream().stream_info("payment")).config
+        await admin.client.jetstream().update_stream(replace(config, duplicate_window=1.0, max_age=60.0))
+        told.clear()
+        await asyncio.gather(*(run(steps, 5, told.append) for _ in range(3)))
+        await run(steps, 5, told.append)
+        assert told[-1] == f"prepared: {len(steps)} steps, 0 with changes"
+        config = (await admin.client.jetstream().stream_info("payment")).config
+        assert (config.duplicate_window, config.max_age) == (120.0, 0.0)
         assert own.refused == []
-        for context in needed:
+        for name in (
+            "$JS.API.STREAM.DELETE.DEAD",
+            "$JS.API.STREAM.PURGE.DEAD",
+            "motcua.payment.v1.x.k",
+            "dead.x",
+        ):
+            assert await own.refuses("publish", name), name
+        for context in (*SERVICES, DEAD):
             await admin.client.jetstream().delete_stream(context)
 
 
@@ -194,33 +202,72 @@ async def test_a_service_handles_and_sets_aside_what_it_hears(
         assert other.refused == []
 
 
+APIS = (  # what makes, changes, destroys or reads past a consumer
+    *("STREAM.CREATE.{stream}", "STREAM.UPDATE.{stream}", "STREAM.DELETE.{stream}", "STREAM.PURGE.{stream}"),
+    *(
+        "STREAM.MSG.GET.{stream}",
+        "STREAM.MSG.DELETE.{stream}",
+        "STREAM.SNAPSHOT.{stream}",
+        "STREAM.RESTORE.{stream}",
+    ),
+    *("DIRECT.GET.{stream}", "DIRECT.GET.{stream}.motcua.>", "STREAM.PEER.REMOVE.{stream}"),
+    *("STREAM.LEADER.STEPDOWN.{stream}", "CONSUMER.CREATE.{stream}", "CONSUMER.CREATE.{stream}.mine"),
+    *("CONSUMER.CREATE.{stream}.{durable}", "CONSUMER.DURABLE.CREATE.{stream}.{durable}"),
+    *("CONSUMER.DELETE.{stream}.{durable}", "CONSUMER.PAUSE.{stream}.{durable}", "CONSUMER.LIST.{stream}"),
+    *("CONSUMER.RESET.{stream}.{durable}", "CONSUMER.UNPIN.{stream}.{durable}"),
+    *("CONSUMER.LEADER.STEPDOWN.{stream}.{durable}", "STREAM.NAMES", "STREAM.LIST", "ACCOUNT.PURGE.x"),
+    *("STREAM.CREATE.mine", "META.LEADER.STEPDOWN", "SERVER.REMOVE"),
+)
+
+
 @pytest.mark.usefixtures("streams")
-async def test_a_service_takes_no_event_of_another_and_destroys_nothing(
-    server: str, eventually: Eventually
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_makes_changes_destroys_and_reads_nothing_past_its_consumers(
+    server: str, service: str
 ) -> None:
-    async with signed_in(server, "payment") as payment, signed_in(server, "notify") as notify:
-        [charges] = HEARS["payment"]
-        running = Consumer(payment.client, noting(charges, []))
-        task = asyncio.create_task(running.run())
-        await eventually(lambda: len(running._lines) == len(charges.durables))
+    """Neither of others nor of its own: that a right is called its own kept nobody from turning it."""
+    durables = [(pair.durable, pair.stream) for pairs in HEARS.values() for pair in pairs]
+    async with signed_in(server, service) as own:
+        for durable, stream in (*durables, ("x", service), ("x", DEAD)):
+            for api in APIS:
+                name = "$JS.API." + api.format(stream=stream, durable=durable)
+                assert await own.refuses("publish", name), name
+        for durable, stream in durables:
+            for name in (
+                f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
+                f"$JS.API.CONSUMER.INFO.{stream}.{durable}",
+                f"$JS.ACK.{stream}.{durable}.1.1.1.1.1",
+                f"$JS.ACK._.x.{stream}.{durable}.1.1.1.1.1.x",
+                f"dead.{durable}",
+            ):
+                if durable.partition("-")[0] != service:
+                    assert await own.refuses("publish", name), name
         for name in (
-            "$JS.API.CONSUMER.MSG.NEXT.dossier.payment-charges",
-            "$JS.API.CONSUMER.DELETE.dossier.payment-charges",
-            "$JS.API.CONSUMER.DURABLE.CREATE.dossier.payment-charges",
-            "$JS.API.CONSUMER.CREATE.dossier",
-            "$JS.ACK.dossier.payment-charges.1.1.1.1.1",
-            "$JS.API.STREAM.UPDATE.dossier",
-            "$JS.API.STREAM.DELETE.dossier",
-            "$JS.API.STREAM.DELETE.notify",
-            "$JS.API.STREAM.PURGE.dossier",
-            "$JS.API.STREAM.MSG.DELETE.DEAD",
-            "$JS.API.STREAM.CREATE.mine",
+            *(">", "motcua.>", "$JS.>", "$JS.API.>", "$JS.EVENT.>", "$SYS.>", "_INBOX.>", "dead.>"),
+            *(f"_INBOX.{other}.>" for other in (*SERVICES, "prepare", "operator") if other != service),
+            *(f"motcua.{other}.>" for other in SERVICES),
         ):
-            assert await notify.refuses("publish", name), name
-        for name in (">", "motcua.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX.payment.>"):
-            assert await notify.refuses("subscribe", name), name
-        await running.stop()
-        await task
+            assert await own.refuses("subscribe", name), name
+
+
+@pytest.mark.usefixtures("streams")
+async def test_the_operator_looks_into_dead_and_announces_again(server: str) -> None:
+    async with signed_in(server, "dossier") as dossier, signed_in(server, "operator") as own:
+        jetstream = own.client.jetstream()
+        headers = {
+            **an_event(StringValue),
+            "dead-subject": subject("dossier", "DossierSubmitted", "k1"),
+            "dead-consumer": "dossier-vault",
+        }
+        await dossier.client.jetstream().publish("dead.dossier-vault", b"x", headers=headers)
+        [waiting] = await dead.messages(jetstream)
+        assert waiting.seq is not None
+        await dead.replay(jetstream, waiting.seq)
+        assert await dead.messages(jetstream) == []
+        assert (await jetstream.stream_info("dossier")).state.messages == 1
+        assert own.refused == []
+        for name in ("$JS.API.STREAM.PURGE.DEAD", "$JS.API.STREAM.MSG.DELETE.dossier", "dead.x"):
+            assert await own.refuses("publish", name), name
 
 
 @pytest.mark.usefixtures("streams")

@@ -26,6 +26,7 @@ from kit.mongo import Store
 from kit.service import CannotStart, Service, main
 from kit.settings import Settings
 from kit.telemetry import parent_from, traceparent
+from tests.conftest import prepare_for
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -76,12 +77,9 @@ async def test_an_event_of_one_service_changes_another_once_and_in_the_same_trac
 
     conf = settings(mongo_url, nats_url)
     one = Service("one", conf, stores=[here])
-    two = Service(
-        "two",
-        conf,
-        stores=[there],
-        subscriptions=[Subscription(f"two-{context}", context, {StringValue: echo})],
-    )
+    heard = Subscription(f"two-{context}", context, {StringValue: echo})
+    two = Service("two", conf, stores=[there], subscriptions=[heard])
+    await prepare_for(nats_url, [context], [heard])
     await one.start()
     await two.start()
     assert await health(one.port) == health_pb2.HealthCheckResponse.SERVING
@@ -114,6 +112,7 @@ async def test_without_nats_a_service_serves_and_announces_later(
     await store.change("bell", Bell.ring)
     assert await health(service.port) == health_pb2.HealthCheckResponse.SERVING
     nats_server.start()
+    await prepare_for(nats_server.url, [context])
 
     async def announced() -> bool:
         return not await store.pending()

@@ -163,7 +163,10 @@ def test_a_secret_made_anew_alone_is_told_with_what_does_not_fit_it() -> None:
     left = secrets()
     del left["nats-auth"], left["gateway-env"]
     told = misfits(secrets(left))
-    assert told == [*(f"{name}-env/NATS_URL" for name in SERVICES), "identity-files/services.json"]
+    assert told == [
+        *(f"{name}-env/NATS_URL" for name in (*SERVICES, "prepare")),
+        "identity-files/services.json",
+    ]
 
 
 def test_a_second_run_changes_nothing(kubectl: Kubectl, tmp_path: Path) -> None:
