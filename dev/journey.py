@@ -531,6 +531,18 @@ async def process(scene: Scene) -> None:
                 raise Surprise(f"cannot complete the step: {seen}")
             done = await act(who, "completeStep", scene, stepId=seen["currentStepId"], note="Đã kiểm tra")
             sees(f"hồ sơ ở {done['currentAgency']['name']}, bước «{done['currentStepId']}»")
+    async with scene.diary.step(scene.examiner, "xem số định danh của người nộp để đối chiếu") as sees:
+        seen = await scene.examiner.ask(
+            "query($id: ID!) { node(id: $id) { ... on Dossier { applicant { id name citizenNumber } } } }",
+            id=scene.dossier,
+        )
+        applicant = seen["node"]["applicant"]
+        record = await scene.examiner.do(
+            "openAccountRecord", "AccountRecord", "citizenNumber", accountId=applicant["id"]
+        )
+        if applicant["citizenNumber"] == record["citizenNumber"]:
+            raise Surprise("an official sees a citizen number without a record")
+        sees(f"{applicant['name']}: {applicant['citizenNumber']}, mở đầy đủ và được ghi lại")
     async with scene.diary.step(scene.examiner, "chuyển hồ sơ cho Sở Tư pháp xem thêm") as sees:
         moved = await act(scene.examiner, "handOff", scene, toAgency=DECIDING, note="Xin ý kiến")
         sees(f"hồ sơ ở {moved['currentAgency']['name']}")
@@ -579,7 +591,11 @@ async def find_the_result(scene: Scene) -> None:
         acts = {access["act"] for access in found["node"]["accesses"]["nodes"]}
         if "USE" not in acts:
             raise Surprise(f"the use in the dossier is not in the access log: {acts}")
-        sees(", ".join(sorted(acts)))
+        log = await an.ask("{ viewer { accesses { nodes { act purpose agency { name } actor { name } } } } }")
+        looks = [access for access in log["viewer"]["accesses"]["nodes"] if access["act"] == "IDENTITY"]
+        if not looks:
+            raise Surprise("nobody is recorded to have seen An's numbers")
+        sees(f"{', '.join(sorted(acts))}; {looks[0]['actor']['name']} đã xem số định danh")
     async with scene.diary.step(binh, "thử xem hồ sơ và kết quả của người khác") as sees:
         for id in (scene.dossier, result["id"]):
             if (await binh.ask("query($id: ID!) { node(id: $id) { id } }", id=id))["node"] is not None:

@@ -289,6 +289,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "BAD_SCHEMA": ("Biểu mẫu của thủ tục không dùng được.", "The procedure's form cannot be used."),
     "NOT_YOUR_DESK": ("Hãy nộp tại quầy của cơ quan bạn.", "File at a desk of your own agency."),
     "NOT_YOUR_STEP": ("Bước này thuộc vai trò khác.", "This step is for another role."),
+    "PURPOSE_REQUIRED": (
+        "Hãy nêu mục đích xem; người dân đọc được mục đích này.",
+        "Say why you look; the citizen can read it.",
+    ),
+    "SIGHT_ENDED": (
+        "Cơ quan đã chuyển hồ sơ đi quá lâu; hãy nêu mục đích để mở lại.",
+        "Your agency let the dossier go too long ago; say for what purpose you open it again.",
+    ),
     "NOT_AT_ITS_STEP": ("Bước này thuộc cơ quan khác.", "This step is for another agency."),
     "ONLY_ASKED": (
         "Cơ quan được hỏi ý kiến chỉ chuyển trả lại hồ sơ.",
@@ -364,7 +372,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "DOCUMENT_NOT_FOUND": ("Không có giấy tờ này.", "There is no such document."),
     "UNKNOWN_PURPOSE": ("Mục đích tải lên không hợp lệ.", "Not a known purpose."),
     "UNKNOWN_TRUST": ("Mức tin cậy không hợp lệ.", "Not a known trust level."),
-    "NOT_IN_DOSSIER": ("Giấy tờ không thuộc hồ sơ này.", "The document is not of this dossier."),
+    "NOT_IN_DOSSIER": ("Không thuộc hồ sơ này.", "It is not of this dossier."),
     "NO_VAULT": ("Cán bộ tải lên cho một hồ sơ.", "Officials upload for a dossier."),
     "OBJECT_STORE_UNAVAILABLE": ("Kho lưu trữ đang bận.", "The storage does not answer; try again."),
     "EMPTY_FILE": ("Tệp rỗng.", "The file is empty."),

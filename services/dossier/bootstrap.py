@@ -23,6 +23,7 @@ from dossier.grpc_api.dossiers import DossierApi
 from dossier.grpc_api.vault import VaultApi
 from dossier.handlers import Catalog, Identity, Limits, Ports
 from dossier.handlers.checking import Checking, waiting
+from dossier.handlers.records import backfill
 from dossier.handlers.uploads import sweep
 from dossier.limiter import Limiter
 from dossier.objects import open_objects
@@ -152,6 +153,7 @@ def build(
         documents=stores.documents,
         uploads=stores.uploads,
         accesses=stores.accesses,
+        sights=stores.sights,
         blobs=stores.blobs,
         codes=MongoCodes(database),
         catalog=catalog or GrpcCatalog(to_catalog),
@@ -208,6 +210,8 @@ def _antivirus(settings: DossierSettings) -> Clamd | None:
 
 def _sweeping(ports: Ports, seconds: float) -> Callable[[], Awaitable[None]]:
     async def run() -> None:
+        if written := await backfill(ports):
+            log.info("%d dossiers got their rights to be seen", written)
         while True:
             if gone := await sweep(ports):
                 log.info("%d orphaned objects swept", gone)

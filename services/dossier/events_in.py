@@ -6,7 +6,7 @@ from datetime import UTC
 from typing import Final
 
 from dossier.handlers import Ports
-from dossier.handlers.events import charge_paid, charge_refunded, settle_again
+from dossier.handlers.events import charge_paid, charge_refunded, keep_sights_again, settle_again
 from kit.auth import Caller
 from kit.consumer import Event, Subscription
 from motcua.dossier.v1 import events_pb2 as ev
@@ -51,6 +51,10 @@ async def _settled(ports: Ports, event: Event) -> None:
     await settle_again(ports, _SELF, dossier=event.message.dossier.dossier_id)
 
 
+async def _moved(ports: Ports, event: Event) -> None:
+    await keep_sights_again(ports, _SELF, dossier=event.message.dossier.dossier_id)
+
+
 SUBSCRIPTIONS: Final = (
     Subscription(
         "dossier-payments",
@@ -65,6 +69,12 @@ SUBSCRIPTIONS: Final = (
             ev.DossierSupplemented: _settled,
             ev.ResultSigned: _settled,
             ev.ResultHandedOver: _settled,
+            ev.DossierReceived: _moved,
+            ev.DossierRejected: _moved,
+            ev.DossierHandedOff: _moved,
+            ev.StepCompleted: _moved,
+            ev.DossierStopped: _moved,
+            ev.DossierWithdrawn: _moved,
         },
     ),
 )

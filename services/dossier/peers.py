@@ -26,6 +26,7 @@ from dossier.domain.records import (
 from dossier.handlers import Account, Quote
 from kit.auth import ServiceTokens
 from kit.clock import Clock
+from kit.errors import NotFound
 from kit.grpc_client import connect
 from kit.status import answered
 from kit.tls import Files
@@ -133,17 +134,34 @@ class GrpcIdentity:
     async def account(self, id: str) -> Account | None:
         """An account, or None; roles that hold today."""
         answer = await answered(self._stub.BatchGetAccounts(idp.BatchGetAccountsRequest(ids=[id])))
+        return next((self._read(found) for found in answer.accounts), None)
+
+    async def account_named(self, identifier: str) -> Account | None:
+        """The account with this citizen number, tax code, phone or e-mail address, or None."""
+        try:
+            answer = await answered(self._stub.FindAccount(idp.FindAccountRequest(identifier=identifier)))
+        except NotFound:
+            return None
+        return self._read(answer.account)
+
+    def _read(self, found: idp.Account) -> Account:
         today = vietnam_day(self._now()).isoformat()
-        for found in answer.accounts:
-            held = [
-                (role.agency, role.name)
-                for role in found.roles
-                if role.valid_from <= today and (not role.valid_to or today <= role.valid_to)
-            ]
-            return Account(
-                found.id, found.kind == idp.ACCOUNT_KIND_OFFICIAL, tuple(held), verified=found.verified
-            )
-        return None
+        held = [
+            (role.agency, role.name)
+            for role in found.roles
+            if role.valid_from <= today and (not role.valid_to or today <= role.valid_to)
+        ]
+        return Account(
+            found.id,
+            found.kind == idp.ACCOUNT_KIND_OFFICIAL,
+            tuple(held),
+            verified=found.verified,
+            name=found.name,
+            citizen_number=found.citizen_number,
+            tax_code=found.tax_code,
+            phone=found.phone,
+            email=found.email,
+        )
 
     async def _agency(self, code: str) -> idp.Agency | None:
         answer = await answered(self._stub.BatchGetAgencies(idp.BatchGetAgenciesRequest(codes=[code])))

@@ -13,8 +13,9 @@ from dossier import wire
 from dossier.domain.document import Access, Blob, Document, Noted, Upload, UploadState
 from dossier.domain.dossier import Dossier, dossier_code
 from dossier.domain.records import Happened
+from dossier.domain.sight import Sight
 from dossier.handlers.checking import held_back
-from dossier.handlers.overview import scalars
+from dossier.handlers.overview import NEVER, scalars
 from kit import clock, mongo
 from kit.mongo import Database, Index, Store
 from motcua.dossier.v1 import events_pb2 as ev
@@ -28,10 +29,11 @@ class Stores:
     documents: Store[Document]
     uploads: Store[Upload]
     accesses: Store[Access]
+    sights: Store[Sight]
     blobs: Store[Blob]
 
     def all(self) -> tuple[Store[Any], ...]:
-        return (self.dossiers, self.documents, self.uploads, self.accesses, self.blobs)
+        return (self.dossiers, self.documents, self.uploads, self.accesses, self.sights, self.blobs)
 
 
 def open_stores(database: Database, now: clock.Clock = clock.now) -> Stores:
@@ -81,8 +83,25 @@ def open_stores(database: Database, now: clock.Clock = clock.now) -> Stores:
             database,
             "accesses",
             Access,
-            scalars=lambda a: {"document": a.document, "act": a.act.value},
-            indexes=[Index("document", "created"), Index("document", "act", "created")],
+            scalars=lambda a: {"document": a.document, "act": a.act.value, "owner": a.owner},
+            indexes=[
+                Index("document", "created"),
+                Index("document", "act", "created"),
+                Index("owner", "created"),
+            ],
+            now=now,
+        ),
+        sights=Store(
+            database,
+            "sights",
+            Sight,
+            scalars=lambda s: {
+                "holder": s.holder,
+                "subject": s.subject,
+                "dossier": s.dossier,
+                "until": clock.to_text(s.until) if s.until else NEVER,
+            },
+            indexes=[Index("subject", "holder", "until", "created"), Index("dossier", "created")],
             now=now,
         ),
         blobs=Store(database, "blobs", Blob, now=now),

@@ -21,6 +21,7 @@ from dossier.domain.records import (
     Transition,
 )
 from dossier.domain.states import Party, State
+from dossier.handlers import Account
 from dossier.handlers.overview import Statistics
 from dossier.handlers.sight import View
 from motcua.dossier.v1 import dossier_pb2 as pb
@@ -103,10 +104,12 @@ def dossier(view: View, now: datetime) -> pb.Dossier:
         update_time=stamp(d.updated),
         etag=str(d.revision),
         deadline_time=stamp(d.deadline),
+        form_withheld=not view.whole,
         overdue=d.deadline is not None and now > d.deadline,
         allowed_actions=[action.value for action in d.allowed(view.actor, now)],
     )
-    message.form.update(d.form)
+    if view.whole:
+        message.form.update(d.form)
     return message
 
 
@@ -293,4 +296,17 @@ def access(a: Access) -> vault_pb2.Access:
         purpose=a.purpose,
         dossier_id=a.dossier,
         time=stamp(a.at),
+    )
+
+
+def account_record(account: Account, until: datetime | None) -> vault_pb2.AccountRecord:
+    """What identifies a person or an organisation, and until when the official may look."""
+    return vault_pb2.AccountRecord(
+        account_id=account.id,
+        name=account.name,
+        citizen_number=account.citizen_number,
+        tax_code=account.tax_code,
+        phone=account.phone,
+        email=account.email,
+        expire_time=stamp(until),
     )

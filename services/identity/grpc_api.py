@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from identity.domain.accounts import Account
 from identity.domain.delegations import Delegation
 from identity.handlers import accounts, agencies, delegations, proving, sessions
 from identity.handlers.ports import Ports
@@ -112,7 +113,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             papers=papers_of(request.papers),
             take_over=request.take_over,
         )
-        return pb.OpenAccountResponse(account=account_message(account), activation_code=code)
+        return pb.OpenAccountResponse(account=_seen(account), activation_code=code)
 
     async def ProveAccount(self, request: pb.ProveAccountRequest, context: Any) -> pb.ProveAccountResponse:
         account, code = await proving.prove_account(
@@ -124,7 +125,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             papers=papers_of(request.papers),
             agency=request.agency,
         )
-        return pb.ProveAccountResponse(account=account_message(account), activation_code=code)
+        return pb.ProveAccountResponse(account=_seen(account), activation_code=code)
 
     async def ConfirmIdentity(
         self, request: pb.ConfirmIdentityRequest, context: Any
@@ -132,7 +133,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
         account = await proving.confirm_identity(
             self._ports, current_caller(), code=request.activation_code, request=_repeatable(request)
         )
-        return pb.ConfirmIdentityResponse(account=account_message(account))
+        return pb.ConfirmIdentityResponse(account=_seen(account))
 
     async def CreateOfficial(
         self, request: pb.CreateOfficialRequest, context: Any
@@ -148,7 +149,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             roles=[(role.agency, role.name, role.valid_from, role.valid_to) for role in request.roles],
             request=_repeatable(request),
         )
-        return pb.CreateOfficialResponse(account=account_message(account))
+        return pb.CreateOfficialResponse(account=_seen(account))
 
     async def SetRoles(self, request: pb.SetRolesRequest, context: Any) -> pb.SetRolesResponse:
         account = await accounts.set_roles(
@@ -159,7 +160,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             etag=request.etag,
             request=_repeatable(request),
         )
-        return pb.SetRolesResponse(account=account_message(account))
+        return pb.SetRolesResponse(account=_seen(account))
 
     async def UpdateProfile(self, request: pb.UpdateProfileRequest, context: Any) -> pb.UpdateProfileResponse:
         account = await accounts.update_profile(
@@ -171,7 +172,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             etag=request.etag,
             request=_repeatable(request),
         )
-        return pb.UpdateProfileResponse(account=account_message(account))
+        return pb.UpdateProfileResponse(account=_seen(account))
 
     async def ChangePassword(
         self, request: pb.ChangePasswordRequest, context: Any
@@ -183,7 +184,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             new=request.new_password,
             request=_repeatable(request),
         )
-        return pb.ChangePasswordResponse(account=account_message(account))
+        return pb.ChangePasswordResponse(account=_seen(account))
 
     async def SetAccountStatus(
         self, request: pb.SetAccountStatusRequest, context: Any
@@ -196,21 +197,21 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             etag=request.etag,
             request=_repeatable(request),
         )
-        return pb.SetAccountStatusResponse(account=account_message(account))
+        return pb.SetAccountStatusResponse(account=_seen(account))
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Any) -> pb.GetAccountResponse:
         account = await accounts.get_account(self._ports, current_caller(), account_id=request.id)
-        return pb.GetAccountResponse(account=account_message(account))
+        return pb.GetAccountResponse(account=_seen(account))
 
     async def BatchGetAccounts(
         self, request: pb.BatchGetAccountsRequest, context: Any
     ) -> pb.BatchGetAccountsResponse:
         found = await accounts.batch_get_accounts(self._ports, current_caller(), ids=request.ids)
-        return pb.BatchGetAccountsResponse(accounts=map(account_message, found))
+        return pb.BatchGetAccountsResponse(accounts=map(_seen, found))
 
     async def FindAccount(self, request: pb.FindAccountRequest, context: Any) -> pb.FindAccountResponse:
         account = await accounts.find_account(self._ports, current_caller(), identifier=request.identifier)
-        return pb.FindAccountResponse(account=account_message(account))
+        return pb.FindAccountResponse(account=_seen(account))
 
     async def PutAgency(self, request: pb.PutAgencyRequest, context: Any) -> pb.PutAgencyResponse:
         given = request.agency
@@ -314,6 +315,11 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
 
     def _shown(self, delegation: Delegation) -> pb.Delegation:
         return delegation_message(delegation, self._ports.clock(), current_caller().subject)
+
+
+def _seen(account: Account) -> pb.Account:
+    """The account as the caller may see it."""
+    return account_message(accounts.seen_by(current_caller(), account))
 
 
 def _repeatable(message: Message) -> Request | None:

@@ -73,6 +73,9 @@ class OneAgency:
     async def exists(self, agency: str) -> bool:
         return True
 
+    async def account_named(self, identifier: str) -> Account | None:
+        return None
+
     async def account(self, id: str) -> Account | None:
         return Account(id, official=False)
 

@@ -63,7 +63,7 @@ IdentityService.ChangePassword     | citizen official           | citizens offic
 IdentityService.SetAccountStatus   | official:admin             | admin                        | NOT_YOUR_AGENCY
 IdentityService.GetAccount         | citizen official service   | owner delegates officials services | ACCOUNT_NOT_FOUND
 IdentityService.BatchGetAccounts   | citizen official service   | owner delegates officials services | OMITTED
-IdentityService.FindAccount        | official:reception service | reception elsewhere services |
+IdentityService.FindAccount        | service                    | services                     |
 IdentityService.PutAgency          | official:admin             | admin                        | NOT_YOUR_AGENCY
 IdentityService.BatchGetAgencies   | anyone                     | everyone                     |
 IdentityService.ListAgencies       | anyone                     | everyone                     |
@@ -126,6 +126,7 @@ VaultService.VerifyDocument        | official:reception,examiner,clerk | recepti
 VaultService.CreateDownload        | citizen official           | owner vault office           | DOCUMENT_NOT_FOUND
 VaultService.ReadDocument          | anyone                     | everyone                     |
 VaultService.ListAccesses          | citizen                    | owner                        | DOCUMENT_NOT_FOUND
+VaultService.OpenAccountRecord     | official:reception,examiner,leader,clerk | reception examiner leader clerk | DOSSIER_NOT_FOUND
 
 PaymentService.GetCharge           | citizen official service:dossier,notify,gateway | owner office cashier service:dossier service:notify service:gateway | CHARGE_NOT_FOUND
 PaymentService.BatchGetCharges     | citizen official service:dossier,notify,gateway | owner office cashier service:dossier service:notify service:gateway | OMITTED
@@ -652,6 +653,9 @@ SAMPLES: dict[str, Make] = {
     ),
     "VaultService.ReadDocument": read_document,
     "VaultService.ListAccesses": of_its_document(lambda id: vlt.ListAccessesRequest(document_id=id)),
+    "VaultService.OpenAccountRecord": of(
+        "received", lambda id: vlt.OpenAccountRecordRequest(dossier_id=id, purpose="thẩm tra")
+    ),
     "PaymentService.GetCharge": of_one_paid(lambda id: pay.GetChargeRequest(id=id)),
     "PaymentService.BatchGetCharges": of_one_paid(lambda id: pay.BatchGetChargesRequest(ids=[id])),
     "PaymentService.ListCharges": about("owner", lambda id: pay.ListChargesRequest(payer_id=id)),

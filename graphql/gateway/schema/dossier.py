@@ -107,6 +107,10 @@ class Dossier(Node):
     channel: FilingChannel | None
     case_id: str | None
     form: JSON | None
+    form_withheld: bool = strawberry.field(
+        description="The form is left out: the official's agency let the dossier go too long ago. "
+        "`openAccountRecord` for a purpose shows it again."
+    )
     attachments: list[Attachment]
     support_point: str | None
     receiving_agency: AgencyRef | None = one("agencies", "receiving_agency")

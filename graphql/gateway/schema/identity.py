@@ -160,7 +160,8 @@ class Delegation:
 
 @view(pb.Account, key="id")
 class Account(Node, AccountVault, AccountDossiers, AccountPayments, AccountNotices):
-    """A person, an organisation or an official. Numbers are masked for those who may not see them."""
+    """A person, an organisation or an official. To all but the owner identifiers are masked; officials see
+    them whole by `openAccountRecord`."""
 
     kind: AccountKind
     status: AccountStatus

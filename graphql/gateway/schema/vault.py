@@ -14,8 +14,19 @@ from gateway.binding import enum, fill, view
 from gateway.ids import from_global
 from gateway.relay import connect
 from gateway.scalars import Date, DateTime, Long
-from gateway.schema.base import Connection, Info, Node, mutation, one, other, resolver, rpc, subscription
-from gateway.schema.refs import AccountRef, AgencyRef, DossierRef
+from gateway.schema.base import (
+    Connection,
+    Info,
+    Node,
+    mutation,
+    one,
+    other,
+    own,
+    resolver,
+    rpc,
+    subscription,
+)
+from gateway.schema.refs import AccountRef, AgencyRef, DocumentRef, DossierRef
 from motcua.dossier.v1 import vault_pb2 as pb
 
 if TYPE_CHECKING:
@@ -52,10 +63,15 @@ class UploadPurpose(IntEnum):
 @view(pb.Access, key="id")
 class Access:
     id: strawberry.ID
+    document: DocumentRef | None = one(
+        "documents", "document_id", description="Null where somebody saw what identifies the owner."
+    )
     document_version: int | None
     actor: AccountRef | None = one("accounts", "actor_id")
     agency: AgencyRef | None = one("agencies", "agency")
-    act: str = strawberry.field(description="READ, USE, VERIFY or DELEGATED_READ.")
+    act: str = strawberry.field(
+        description="READ, USE, VERIFY, DELEGATED_READ, or IDENTITY: the owner's numbers and addresses."
+    )
     purpose: str | None
     dossier: DossierRef | None = one("dossiers", "dossier_id")
     time: DateTime
@@ -184,6 +200,42 @@ class CreateDownloadInput:
     )
 
 
+@view(pb.AccountRecord)
+class AccountRecord:
+    """What identifies a person or an organisation, whole. That it was looked at is recorded; the owner can
+    read by whom, for which agency and why."""
+
+    account: AccountRef | None = one("accounts", "account_id")
+    name: str
+    citizen_number: str | None
+    tax_code: str | None
+    phone: str | None
+    email: str | None
+    expire_time: DateTime | None = strawberry.field(
+        description="Until when the caller may look. Null: while the agency holds the dossier."
+    )
+
+
+@strawberry.input(description="Whose record: an account's, a dossier's applicant's, or by an identifier.")
+class OpenAccountRecordInput:
+    request_id: str | None = None
+    account_id: strawberry.ID | None = None
+    identifier: str | None = strawberry.field(
+        default=None, description="Citizen number, tax code, phone or e-mail, alone and at a reception."
+    )
+    dossier_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The dossier for which the caller looks."
+    )
+    purpose: str | None = strawberry.field(
+        default=None,
+        description="Why; the owner can read it. Required unless the caller's agency holds a dossier of "
+        "theirs or has let it go no more than 30 days ago.",
+    )
+    agency: str | None = strawberry.field(
+        default=None, description="The agency at whose reception the caller looks, if at several."
+    )
+
+
 @strawberry.input
 class UpdateDocumentInput:
     request_id: str | None = None
@@ -223,6 +275,22 @@ class AccountVault:
             )
             reply = await context.call(context.services.vault.ListDocuments, request)
             return reply.documents, reply.next_page_token, None
+
+        return await connect(first, after, fetch)
+
+    @resolver(
+        Connection[Access],
+        description="Who read or used the account's documents, or saw what identifies its owner; newest "
+        "first. The owner's only.",
+    )
+    async def accesses(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
+        context: Context = info.context
+        own(context, self)
+
+        async def fetch(size: int, token: str) -> Any:
+            request = pb.ListAccessesRequest(page_size=size, page_token=token)
+            reply = await context.call(context.services.vault.ListAccesses, request)
+            return reply.accesses, reply.next_page_token, None
 
         return await connect(first, after, fetch)
 
@@ -266,6 +334,15 @@ class VaultMutation:
         request = fill(pb.CreateDownloadRequest(), input, without=("request_id",))
         reply = await context.call(context.services.vault.CreateDownload, request)
         return DownloadAddress(f"{context.public_url}/files/d/{reply.token}", reply.expire_time)
+
+    @mutation(
+        AccountRecord,
+        "Shows an official what identifies a person or an organisation, and records that they looked.",
+    )
+    async def open_account_record(self, info: Info, input: OpenAccountRecordInput) -> Any:
+        context: Context = info.context
+        request = fill(pb.OpenAccountRecordRequest(), input, without=("request_id",))
+        return (await context.call(context.services.vault.OpenAccountRecord, request)).record
 
     update_document = rpc(
         "vault",

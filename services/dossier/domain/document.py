@@ -41,6 +41,7 @@ class Act(StrEnum):
     USE = "USE"
     VERIFY = "VERIFY"
     DELEGATED_READ = "DELEGATED_READ"
+    IDENTITY = "IDENTITY"  # an official saw the numbers and addresses that identify the owner
 
 
 class Purpose(IntEnum):
@@ -336,7 +337,8 @@ class Blob:
 
 @dataclass
 class Access:
-    """Somebody read, used or verified a document. Never changed."""
+    """Somebody read, used or verified a document, or saw what identifies its owner, which is of no document.
+    Never changed."""
 
     id: str
     document: str

@@ -50,11 +50,23 @@ class Rules:
     supplement_days: int  # working days from receipt within which a supplement may be asked for, once
     apology_days: int  # days before expiry by which an apology must be made, once
     reception_hours: int  # working hours from filing within which it is received or refused
+    sight_days: int  # days for which an agency that let a dossier go still sees whose it was, and its papers
+    purpose_minutes: int  # minutes for which an official who said for what purpose sees them
 
 
 # NĐ 118/2025 and its changes. A change of the law is a further line.
-# The hours of reception are not verified against a source: the decree's own text was not at hand.
-RULES = (Rules(date(2025, 7, 1), supplement_days=3, apology_days=1, reception_hours=8),)
+# The hours of reception are not verified against a source: the decree's own text was not at hand. The days
+# and minutes of sight are a rule of our own.
+RULES = (
+    Rules(
+        date(2025, 7, 1),
+        supplement_days=3,
+        apology_days=1,
+        reception_hours=8,
+        sight_days=30,
+        purpose_minutes=60,
+    ),
+)
 
 
 def rules_on(at: datetime) -> Rules:

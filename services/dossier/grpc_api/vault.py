@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from dossier import wire
 from dossier.domain.document import Details, Document, Purpose, Trust, Upload
-from dossier.handlers import Ports, uploads, vault
+from dossier.handlers import Ports, records, uploads, vault
 from kit.errors import DomainError, FieldViolation, InvalidInput, Unavailable
 from kit.grpc_server import current_caller
 from kit.mongo import Request
@@ -204,6 +204,20 @@ class VaultApi(VaultServiceServicer):
             token=request.page_token,
         )
         return pb.ListAccessesResponse(accesses=map(wire.access, accesses), next_page_token=token)
+
+    async def OpenAccountRecord(
+        self, request: pb.OpenAccountRecordRequest, context: Any
+    ) -> pb.OpenAccountRecordResponse:
+        found, until = await records.open_account_record(
+            self._ports,
+            current_caller(),
+            account=request.account_id,
+            identifier=request.identifier,
+            dossier=request.dossier_id,
+            purpose=request.purpose,
+            agency=request.agency,
+        )
+        return pb.OpenAccountRecordResponse(record=wire.account_record(found, until))
 
 
 async def _drain(requests: AsyncIterator[pb.AppendUploadRequest]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from dossier.domain.document import Access, Blob, Document, Upload
 from dossier.domain.dossier import Dossier
 from dossier.domain.records import Channel, FeeLine, Limit, Procedure
+from dossier.domain.sight import Sight
 from kit.auth import Caller
 from kit.clock import Clock
 from kit.errors import FieldViolation, InvalidInput, NotFound
@@ -45,6 +46,7 @@ class Repository(Protocol[A]):
         token: str = "",
         order: str = "created",
     ) -> Page[A]: ...
+    def scan(self, filter: Mapping[str, Any]) -> AsyncIterator[A]: ...
     async def create(
         self,
         make: Callable[[str], A],
@@ -71,10 +73,17 @@ class Quote:
 
 @dataclass(frozen=True)
 class Account:
+    """An account and what identifies its owner; a value that is not known is empty."""
+
     id: str
     official: bool
     roles: tuple[tuple[str, str], ...] = ()  # (agency, role)
     verified: bool = False  # whether somebody proved who it is
+    name: str = ""
+    citizen_number: str = ""
+    tax_code: str = ""
+    phone: str = ""
+    email: str = ""
 
 
 class Catalog(Protocol):
@@ -109,6 +118,9 @@ class Identity(Protocol):
 
     async def account(self, id: str) -> Account | None:
         """An account, or None."""
+
+    async def account_named(self, identifier: str) -> Account | None:
+        """The account with this citizen number, tax code, phone or e-mail address, or None."""
 
 
 class Codes(Protocol):
@@ -222,6 +234,7 @@ class Ports:
     documents: Repository[Document]
     uploads: Repository[Upload]
     accesses: Repository[Access]
+    sights: Repository[Sight]
     blobs: Repository[Blob]
     codes: Codes
     catalog: Catalog

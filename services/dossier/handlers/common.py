@@ -19,6 +19,7 @@ from dossier.domain.records import (
 )
 from dossier.domain.states import Party, State
 from dossier.handlers import Ports
+from dossier.handlers.records import keep_sights
 from dossier.handlers.sight import View, actor
 from kit.auth import Caller
 from kit.errors import (
@@ -44,6 +45,7 @@ async def act(
         request=request,
         etag=etag or None,
     )
+    await keep_sights(ports, changed)
     return View(changed, actor(caller, changed, speaks=speaks))
 
 
@@ -68,6 +70,7 @@ async def settle(ports: Ports, dossier: Dossier) -> None:
     """
     if dossier.state is State.DRAFT:
         return
+    await keep_sights(ports, dossier)
     at = dossier.updated
     owners = {d.id: d.owner for d in await ports.documents.batch([a.document for a in dossier.attachments])}
     for attachment in dossier.attachments:

@@ -17,6 +17,7 @@ from dossier.domain.records import (
 from dossier.domain.states import Party
 from dossier.handlers import Ports
 from dossier.handlers.common import settle, step_due_of
+from dossier.handlers.records import keep_sights
 from kit.auth import Caller, allow, service
 
 _MORNING = timedelta(hours=8)  # a moment of a working day before which nothing is late
@@ -67,6 +68,12 @@ async def charge_refunded(
         d.charge_refunded(who, at, charge=charge, amount=amount, done=done)
 
     await ports.dossiers.change(dossier, refund, handled=event)
+
+
+@allow(service("dossier"))
+async def keep_sights_again(ports: Ports, caller: Caller, *, dossier: str) -> None:
+    """From the dossier's own event: it went to another agency, or came to an end."""
+    await keep_sights(ports, await ports.dossiers.get(dossier))
 
 
 @allow(service("dossier"))

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
-from dossier.domain.document import Act, Document
+from dossier.domain.document import Document
 from dossier.domain.dossier import Dossier
-from dossier.domain.records import Actor
+from dossier.domain.records import Actor, rules_on
+from dossier.domain.sight import Sight, is_held
 from dossier.domain.states import Party, State
 from dossier.handlers import WORKING_ROLES, Ports, agencies_of, not_there
 from kit.auth import Caller
+from kit.clock import to_text
 
-_PAGES = 10  # of 200 uses each, looked through for an official's right to a document
+_MOST_SIGHTS = 200  # rights that one query answers
 _SERVICES = ("payment", "notify", "gateway", "dossier")
 
 
 @dataclass(frozen=True)
 class View:
-    """A dossier and the one who looks at it, in the capacities that this one has."""
+    """A dossier and the one who looks at it, in the capacities that this one has. `whole` is false for an
+    official whose agency once had it and who has no need to know what the applicant wrote any more."""
 
     dossier: Dossier
     actor: Actor
+    whole: bool = True
 
 
 async def speaks_for(ports: Ports, caller: Caller, applicant: str, *scopes: str) -> bool:
@@ -80,7 +85,13 @@ async def look(ports: Ports, caller: Caller, dossiers: Iterable[Dossier]) -> lis
         seen = dossiers if caller.subject in _SERVICES else []
         return [View(d, actor(caller, d, speaks=False)) for d in seen]
     if caller.kind == "official":
-        return [View(d, actor(caller, d, speaks=False)) for d in dossiers if office_sees(caller, d)]
+        there = [d for d in dossiers if office_sees(caller, d)]
+        at, own = ports.clock(), agencies_of(caller)
+        past = {d.id for d in there if d.state is not State.DRAFT and not is_held(d, own, at)}
+        known = await sights(ports, caller, past)
+        return [
+            View(d, actor(caller, d, speaks=False), whole=d.id not in past or d.id in known) for d in there
+        ]
     files, reads = set[str](), set[str]()
     for applicant in {dossier.applicant for dossier in dossiers}:
         if await speaks_for(ports, caller, applicant, "FILE"):
@@ -96,16 +107,48 @@ async def look(ports: Ports, caller: Caller, dossiers: Iterable[Dossier]) -> lis
 
 async def open_dossier(ports: Ports, caller: Caller, id: str) -> View:
     """The dossier, if the caller may see it. Raises NotFound."""
+    seen = await find_dossier(ports, caller, id)
+    if seen is None:
+        raise not_there(id)
+    return seen
+
+
+async def find_dossier(ports: Ports, caller: Caller, id: str) -> View | None:
+    """The dossier, or None where there is none or the caller may not see it."""
     dossier = await ports.dossiers.find(id)
     seen = [] if dossier is None else await look(ports, caller, [dossier])
-    if not seen:
-        raise not_there(id)
-    return seen[0]
+    return seen[0] if seen else None
+
+
+async def sights(ports: Ports, caller: Caller, subjects: Iterable[str]) -> dict[str, Sight]:
+    """For each account, document or dossier that the official needs to know now, a right to it.
+
+    This decides for identifiers and documents alike. It is one query of an index; where rights to some of the
+    subjects fill its page, each of the rest is asked for alone, so that none is left out.
+    """
+    wanted = list(dict.fromkeys(subject for subject in subjects if subject))
+    holders = [*agencies_of(caller), caller.subject]
+    if caller.kind != "official" or not wanted:
+        return {}
+    now = to_text(ports.clock())
+
+    async def ask(some: list[str], size: int) -> bool:
+        asked = {"subject": {"$in": some}, "holder": {"$in": holders}, "until": {"$gte": now}}
+        page = await ports.sights.page(asked, size=size, order="+until")
+        found.update({sight.subject: sight for sight in page.items})
+        return bool(page.next_token)
+
+    found: dict[str, Sight] = {}
+    if await ask(wanted, _MOST_SIGHTS):
+        for subject in wanted:
+            if subject not in found:
+                await ask([subject], 1)
+    return found
 
 
 async def visible_documents(
     ports: Ports, caller: Caller, documents: Iterable[Document]
-) -> tuple[list[Document], dict[str, Dossier]]:
+) -> tuple[list[Document], dict[str, str]]:
     """Those of the documents that the caller may see; for an official also by which dossier each."""
     documents = list(documents)
     if caller.kind == "service":
@@ -114,27 +157,13 @@ async def visible_documents(
         owners = {document.owner for document in documents}
         mine = {owner for owner in owners if await speaks_for(ports, caller, owner, "VAULT")}
         return [d for d in documents if d.owner in mine and not hidden(caller, d)], {}
-    through = await _dossiers_of(ports, caller, documents)
-    desks = {role.agency for role in caller.roles if role.name == "reception"}
-    return [d for d in documents if d.id in through or (d.desk and d.desk in desks)], through
+    known = await sights(ports, caller, [id for d in documents for id in (d.id, d.dossier)])
+    through = {d.id: known[id].dossier for d in documents for id in (d.dossier, d.id) if id in known}
+    return [d for d in documents if d.id in through or _scanned_here(ports, caller, d)], through
 
 
-async def _dossiers_of(ports: Ports, caller: Caller, documents: list[Document]) -> dict[str, Dossier]:
-    """For each document a dossier of the official's agency that it is used in or is the result of."""
-    if not documents or not agencies_of(caller):
-        return {}
-    wanted: list[tuple[str, str]] = []
-    used = {"document": {"$in": [document.id for document in documents]}, "act": Act.USE.value}
-    token = ""
-    for _ in range(_PAGES):
-        uses = await ports.accesses.page(used, size=200, token=token)
-        wanted += [(use.document, use.dossier) for use in uses.items]
-        if not (token := uses.next_token):
-            break
-    wanted += [(document.id, document.dossier) for document in documents if document.dossier]
-    known = {d.id: d for d in await ports.dossiers.batch([dossier for _, dossier in wanted])}
-    return {
-        document: known[dossier]
-        for document, dossier in wanted
-        if dossier in known and office_sees(caller, known[dossier])
-    }
+def _scanned_here(ports: Ports, caller: Caller, document: Document) -> bool:
+    """Whether the caller's desk scanned it, not too long ago: there may be no dossier yet."""
+    at = ports.clock()
+    recent = at <= document.created + timedelta(days=rules_on(at).sight_days)
+    return recent and bool(document.desk) and caller.has("reception", document.desk)

@@ -18,8 +18,8 @@ from dossier.domain.document import (
     Version,
 )
 from dossier.domain.states import Party
-from dossier.handlers import Ports, words
-from dossier.handlers.sight import hidden, open_dossier, speaks_for, visible_documents
+from dossier.handlers import Ports, not_there, words
+from dossier.handlers.sight import find_dossier, hidden, open_dossier, speaks_for, visible_documents
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
 from kit.errors import (
     FailedPrecondition,
@@ -155,18 +155,11 @@ async def create_download(
 ) -> tuple[str, datetime]:
     """A token for reading one version for a few minutes, and when it ends. Anyone but the owner leaves a
     record; an official says why, and reads only what was given to the office."""
-    document, through = await _seen(ports, caller, id)
-    purpose = words("purpose", purpose, required=caller.kind == "official", limit=500)
     if caller.kind == "official" and dossier:
-        seen = await open_dossier(ports, caller, dossier)
-        uses = (
-            [a.document for a in seen.dossier.attachments]
-            + seen.dossier.results
-            + [document.id] * (document.dossier == dossier)
-        )
-        if id not in uses:
-            raise Forbidden("NOT_IN_DOSSIER", "the document does not belong to this dossier")
-        through = dossier
+        document, through = await _in_dossier(ports, caller, id, dossier), dossier
+    else:
+        document, through = await _seen(ports, caller, id)
+    purpose = words("purpose", purpose, required=caller.kind == "official", limit=500)
     if caller.kind == "official":
         given = await _versions_given(ports, document, through)
         version = version or max(given, default=0)
@@ -239,11 +232,13 @@ def content(ports: Ports, read: Read) -> AsyncIterator[bytes]:
 async def list_accesses(
     ports: Ports, caller: Caller, *, document: str, size: int, token: str
 ) -> tuple[list[Access], str]:
-    """Who read or used a document, newest first."""
-    known = await ports.documents.find(document)
-    if known is None or known.owner != caller.subject:
+    """Who read or used a document, or for none anything of the caller's and what identifies them; newest
+    first."""
+    which = {"document": document} if document else {"owner": caller.subject}
+    known = await ports.documents.find(document) if document else None
+    if document and (known is None or known.owner != caller.subject):
         raise no_document(document)
-    page = await ports.accesses.page({"document": document}, size=min(size or 20, 100), token=token)
+    page = await ports.accesses.page(which, size=min(size or 20, 100), token=token)
     return list(page.items), page.next_token
 
 
@@ -253,7 +248,23 @@ async def _seen(ports: Ports, caller: Caller, id: str) -> tuple[Document, str]:
     seen, through = await visible_documents(ports, caller, [document] if document else [])
     if not seen:
         raise no_document(id)
-    return seen[0], through[id].id if id in through else ""
+    return seen[0], through.get(id, "")
+
+
+async def _in_dossier(ports: Ports, caller: Caller, id: str, dossier: str) -> Document:
+    """The document of a dossier that the official needs to know now. Raises NotFound, Forbidden
+    NOT_IN_DOSSIER, or SIGHT_ENDED where a purpose has to be recorded first."""
+    document, seen = await ports.documents.find(id), await find_dossier(ports, caller, dossier)
+    if document is not None and seen is not None:
+        uses = [*(a.document for a in seen.dossier.attachments), *seen.dossier.results]
+        if id in uses or document.dossier == dossier:
+            if not seen.whole:
+                raise Forbidden("SIGHT_ENDED", "open the record of the dossier for a purpose first")
+            return document
+    await _seen(ports, caller, id)
+    if seen is None:
+        raise not_there(dossier)
+    raise Forbidden("NOT_IN_DOSSIER", "the document does not belong to this dossier")
 
 
 async def _versions_given(ports: Ports, document: Document, through: str) -> set[int]:

@@ -278,6 +278,17 @@ def identifiers_in(text: str) -> tuple[Identifier, ...]:
     return tuple(found)
 
 
+def masked_for_office(identifier: Identifier) -> str:
+    """An identifier for an official without a need to know it: enough to tell two people apart whose papers
+    lie on the desk, as `0790******12`, `090*****01` or `n***@example.vn`."""
+    value = identifier.value
+    if identifier.type == "email":
+        local, at, domain = value.partition("@")
+        return f"{local[:1]}***{at}{domain}"
+    kept = 4 if identifier.type == "citizen_number" else 3
+    return value[:kept] + "*" * max(len(value) - kept - 2, 0) + value[-2:]
+
+
 def masked(number: str) -> str:
     """A citizen number for other people's eyes: the last three digits only."""
     return "•" * (len(number) - 3) + number[-3:] if number else ""

@@ -286,6 +286,14 @@ async def update_profile(
     return after
 
 
+def seen_by(caller: Caller, account: Account) -> Account:
+    """The account as the caller may see it. What identifies a person or an organisation reaches officials
+    only through the dossier service, which knows who needs to know it and records that they looked."""
+    if caller.kind == "official" and account.id != caller.subject:
+        return account.for_office(admin=caller.has("admin"))
+    return account
+
+
 @allow(CITIZEN, OFFICIAL, service())
 async def get_account(ports: Ports, caller: Caller, *, account_id: str) -> Account:
     """One account, the caller's own without an id. Raises NotFound also for what the caller may not see."""
@@ -299,14 +307,15 @@ async def get_account(ports: Ports, caller: Caller, *, account_id: str) -> Accou
 async def batch_get_accounts(ports: Ports, caller: Caller, *, ids: Sequence[str]) -> list[Account]:
     """The accounts that exist and that the caller may see.
 
-    Officials and services see all. A citizen sees their own; of officials, and of those with whom a
-    delegation is in force, the name and nothing that reaches or identifies them; of nobody else anything.
+    Services see all, officials what `seen_by` leaves. A citizen sees their own; of officials, and of those
+    with whom a delegation is in force, the name and nothing that reaches or identifies them; of nobody else
+    anything.
     """
     if len(ids) > MOST_AT_ONCE:
         raise InvalidInput("TOO_MANY", f"at most {MOST_AT_ONCE} at once", most=MOST_AT_ONCE)
     found = await ports.accounts.batch([wanted for wanted in ids if wanted])
     if caller.kind != "citizen":
-        return found
+        return [seen_by(caller, account) for account in found]
     strangers = [account for account in found if account.id != caller.subject and not account.official]
     linked = await _linked_to(ports, caller.subject) if strangers else frozenset()
     return [
@@ -330,7 +339,7 @@ async def _linked_to(ports: Ports, account: str) -> frozenset[str]:
     return frozenset(linked)
 
 
-@allow(official("reception"), service())
+@allow(service())
 async def find_account(ports: Ports, _caller: Caller, *, identifier: str) -> Account:
     """The account with this citizen number, tax code, phone, e-mail or username; one that only claims the
     number, the newest first, when none is proven to have it. Raises NotFound."""

@@ -195,6 +195,7 @@ class Identity(IdentityServiceServicer):
         self._key, self._clock = Ed25519PrivateKey.generate(), clock
         self.delegations: set[tuple[str, str, int]] = set()
         self.accounts: dict[str, idp.Account] = {}
+        self.named: dict[str, str] = {}  # account by identifier
         self.agencies = {
             code: idp.Agency(code=code, reception=code != PROVINCE, valid_from="2025-07-01")
             for code in (WARD, JUSTICE, PROVINCE)
@@ -244,6 +245,11 @@ class Identity(IdentityServiceServicer):
     ) -> idp.BatchGetAccountsResponse:
         found = [self.accounts[id] for id in request.ids if id in self.accounts]
         return idp.BatchGetAccountsResponse(accounts=found)
+
+    async def FindAccount(self, request: idp.FindAccountRequest, context: Any) -> idp.FindAccountResponse:
+        if request.identifier not in self.named:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no account has this identifier")
+        return idp.FindAccountResponse(account=self.accounts[self.named[request.identifier]])
 
     async def BatchGetAgencies(
         self, request: idp.BatchGetAgenciesRequest, context: Any

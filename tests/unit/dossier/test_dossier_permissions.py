@@ -9,7 +9,7 @@ import pytest
 
 from dossier.grpc_api.dossiers import DossierApi
 from dossier.grpc_api.vault import VaultApi
-from dossier.handlers import events, filing, office, overview, uploads, vault
+from dossier.handlers import events, filing, office, overview, records, uploads, vault
 from kit.auth import ANONYMOUS, Caller, Role, check
 from kit.errors import Forbidden, Unauthenticated
 
@@ -48,6 +48,8 @@ MATRIX: dict[str, set[str]] = {
     "charge_paid": {"payment"},
     "charge_refunded": {"payment"},
     "settle_again": {"dossier"},
+    "keep_sights_again": {"dossier"},
+    "open_account_record": OFFICE | {"clerk"},
     "get_dossier": PEOPLE | {"payment", "notify"},
     "batch_get_dossiers": PEOPLE | {"payment", "notify"},
     "list_dossiers": {"citizen"},
@@ -70,7 +72,7 @@ MATRIX: dict[str, set[str]] = {
 
 
 def guarded() -> dict[str, Any]:
-    modules = (filing, office, events, overview, uploads, vault)
+    modules = (filing, office, events, overview, records, uploads, vault)
     return {
         name: thing
         for module in modules

@@ -475,6 +475,7 @@ class Dossier(_message.Message):
     ALLOWED_ACTIONS_FIELD_NUMBER: _builtins.int
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     OVERDUE_FIELD_NUMBER: _builtins.int
+    FORM_WITHHELD_FIELD_NUMBER: _builtins.int
     FEES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     code: _builtins.str
@@ -506,6 +507,8 @@ class Dossier(_message.Message):
     etag: _builtins.str
     overdue: _builtins.bool
     """Whether the deadline has passed."""
+    form_withheld: _builtins.bool
+    """The form is left out: the official's agency let the dossier go too long ago, and no purpose was recorded."""
     @_builtins.property
     def form(self) -> _struct_pb2.Struct: ...
     @_builtins.property
@@ -589,11 +592,12 @@ class Dossier(_message.Message):
         allowed_actions: _abc.Iterable[_builtins.str] | None = ...,
         deadline_time: _timestamp_pb2.Timestamp | None = ...,
         overdue: _builtins.bool = ...,
+        form_withheld: _builtins.bool = ...,
         fees: _abc.Iterable[Global___DossierFee] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["apology", b"apology", "create_time", b"create_time", "deadline_time", b"deadline_time", "due_time", b"due_time", "finish_time", b"finish_time", "form", b"form", "receipt", b"receipt", "submit_time", b"submit_time", "supplement", b"supplement", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_actions", b"allowed_actions", "apology", b"apology", "applicant_id", b"applicant_id", "assignee_id", b"assignee_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "charge_ids", b"charge_ids", "closing_reason", b"closing_reason", "code", b"code", "create_time", b"create_time", "current_agency", b"current_agency", "current_step_id", b"current_step_id", "current_step_name", b"current_step_name", "deadline_time", b"deadline_time", "deciding_agency", b"deciding_agency", "due_time", b"due_time", "etag", b"etag", "fees", b"fees", "filed_by_id", b"filed_by_id", "finish_time", b"finish_time", "form", b"form", "hand_overs", b"hand_overs", "id", b"id", "overdue", b"overdue", "paid", b"paid", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "rating", b"rating", "rating_comment", b"rating_comment", "receipt", b"receipt", "receiving_agency", b"receiving_agency", "result_document_ids", b"result_document_ids", "state", b"state", "submit_time", b"submit_time", "supplement", b"supplement", "support_point", b"support_point", "timeliness", b"timeliness", "transitions", b"transitions", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_actions", b"allowed_actions", "apology", b"apology", "applicant_id", b"applicant_id", "assignee_id", b"assignee_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "charge_ids", b"charge_ids", "closing_reason", b"closing_reason", "code", b"code", "create_time", b"create_time", "current_agency", b"current_agency", "current_step_id", b"current_step_id", "current_step_name", b"current_step_name", "deadline_time", b"deadline_time", "deciding_agency", b"deciding_agency", "due_time", b"due_time", "etag", b"etag", "fees", b"fees", "filed_by_id", b"filed_by_id", "finish_time", b"finish_time", "form", b"form", "form_withheld", b"form_withheld", "hand_overs", b"hand_overs", "id", b"id", "overdue", b"overdue", "paid", b"paid", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "rating", b"rating", "rating_comment", b"rating_comment", "receipt", b"receipt", "receiving_agency", b"receiving_agency", "result_document_ids", b"result_document_ids", "state", b"state", "submit_time", b"submit_time", "supplement", b"supplement", "support_point", b"support_point", "timeliness", b"timeliness", "transitions", b"transitions", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

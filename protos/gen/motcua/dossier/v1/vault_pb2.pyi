@@ -868,7 +868,7 @@ class Access(_message.Message):
     actor_id: _builtins.str
     agency: _builtins.str
     act: _builtins.str
-    """READ, USE, VERIFY or DELEGATED_READ."""
+    """READ, USE, VERIFY, DELEGATED_READ, or IDENTITY, which is of no document."""
     purpose: _builtins.str
     dossier_id: _builtins.str
     @_builtins.property
@@ -902,6 +902,7 @@ class ListAccessesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
+    """Empty: all that is recorded of the caller."""
     page_size: _builtins.int
     page_token: _builtins.str
     def __init__(
@@ -941,3 +942,102 @@ class ListAccessesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAccessesResponse: _TypeAlias = ListAccessesResponse  # noqa: Y015
+
+@_typing.final
+class OpenAccountRecordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    IDENTIFIER_FIELD_NUMBER: _builtins.int
+    DOSSIER_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    AGENCY_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """One of the three says whose: an account, a citizen number, tax code, phone or e-mail address as it was typed, or a
+    dossier, whose applicant is meant then.
+    """
+    identifier: _builtins.str
+    dossier_id: _builtins.str
+    """The dossier for which the official looks; may come with an account that is named in it."""
+    purpose: _builtins.str
+    """Why. Required where no dossier that the agency holds says so."""
+    agency: _builtins.str
+    """The agency whose reception looks; empty where the official is at one only."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        identifier: _builtins.str = ...,
+        dossier_id: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        agency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "agency", b"agency", "dossier_id", b"dossier_id", "identifier", b"identifier", "purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenAccountRecordRequest: _TypeAlias = OpenAccountRecordRequest  # noqa: Y015
+
+@_typing.final
+class OpenAccountRecordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def record(self) -> Global___AccountRecord: ...
+    def __init__(
+        self,
+        *,
+        record: Global___AccountRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenAccountRecordResponse: _TypeAlias = OpenAccountRecordResponse  # noqa: Y015
+
+@_typing.final
+class AccountRecord(_message.Message):
+    """What identifies a person or an organisation, whole. Empty: not known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CITIZEN_NUMBER_FIELD_NUMBER: _builtins.int
+    TAX_CODE_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    name: _builtins.str
+    citizen_number: _builtins.str
+    tax_code: _builtins.str
+    phone: _builtins.str
+    email: _builtins.str
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the official's right lasts; absent: while the agency holds the dossier."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        citizen_number: _builtins.str = ...,
+        tax_code: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        email: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "citizen_number", b"citizen_number", "email", b"email", "expire_time", b"expire_time", "name", b"name", "phone", b"phone", "tax_code", b"tax_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountRecord: _TypeAlias = AccountRecord  # noqa: Y015

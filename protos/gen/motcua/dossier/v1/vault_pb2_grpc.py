@@ -95,6 +95,11 @@ class VaultServiceStub:
                 request_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.ListAccessesRequest.SerializeToString,
                 response_deserializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.ListAccessesResponse.FromString,
                 _registered_method=True)
+        self.OpenAccountRecord = channel.unary_unary(
+                '/motcua.dossier.v1.VaultService/OpenAccountRecord',
+                request_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.OpenAccountRecordRequest.SerializeToString,
+                response_deserializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.OpenAccountRecordResponse.FromString,
+                _registered_method=True)
 
 
 class VaultServiceServicer:
@@ -182,6 +187,14 @@ class VaultServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenAccountRecord(self, request, context):
+        """Official: what identifies a person or an organisation. While the agency holds a dossier of theirs and for 30 days
+        after, with no more said; later, or at a reception, for a purpose. Each look is recorded, and the owner can read it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VaultServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -244,6 +257,11 @@ def add_VaultServiceServicer_to_server(servicer, server):
                     servicer.ListAccesses,
                     request_deserializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.ListAccessesRequest.FromString,
                     response_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.ListAccessesResponse.SerializeToString,
+            ),
+            'OpenAccountRecord': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenAccountRecord,
+                    request_deserializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.OpenAccountRecordRequest.FromString,
+                    response_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.OpenAccountRecordResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -571,6 +589,33 @@ class VaultService:
             '/motcua.dossier.v1.VaultService/ListAccesses',
             motcua_dot_dossier_dot_v1_dot_vault__pb2.ListAccessesRequest.SerializeToString,
             motcua_dot_dossier_dot_v1_dot_vault__pb2.ListAccessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenAccountRecord(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.dossier.v1.VaultService/OpenAccountRecord',
+            motcua_dot_dossier_dot_v1_dot_vault__pb2.OpenAccountRecordRequest.SerializeToString,
+            motcua_dot_dossier_dot_v1_dot_vault__pb2.OpenAccountRecordResponse.FromString,
             options,
             channel_credentials,
             insecure,

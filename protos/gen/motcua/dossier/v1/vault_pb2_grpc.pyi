@@ -55,6 +55,10 @@ class VaultServiceStub:
     """The bytes, or a range of them. The first message carries the metadata."""
     ListAccesses: _grpc.UnaryUnaryMultiCallable[_vault_pb2.ListAccessesRequest, _vault_pb2.ListAccessesResponse]
     """Who read or used a document, newest first. Its owner only."""
+    OpenAccountRecord: _grpc.UnaryUnaryMultiCallable[_vault_pb2.OpenAccountRecordRequest, _vault_pb2.OpenAccountRecordResponse]
+    """Official: what identifies a person or an organisation. While the agency holds a dossier of theirs and for 30 days
+    after, with no more said; later, or at a reception, for a purpose. Each look is recorded, and the owner can read it.
+    """
 
 @_typing.type_check_only
 class VaultServiceAsyncStub(VaultServiceStub):
@@ -83,6 +87,10 @@ class VaultServiceAsyncStub(VaultServiceStub):
     """The bytes, or a range of them. The first message carries the metadata."""
     ListAccesses: _aio.UnaryUnaryMultiCallable[_vault_pb2.ListAccessesRequest, _vault_pb2.ListAccessesResponse]  # type: ignore[assignment]
     """Who read or used a document, newest first. Its owner only."""
+    OpenAccountRecord: _aio.UnaryUnaryMultiCallable[_vault_pb2.OpenAccountRecordRequest, _vault_pb2.OpenAccountRecordResponse]  # type: ignore[assignment]
+    """Official: what identifies a person or an organisation. While the agency holds a dossier of theirs and for 30 days
+    after, with no more said; later, or at a reception, for a purpose. Each look is recorded, and the owner can read it.
+    """
 
 class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
     """Documents of accounts: metadata, versions, bytes and the log of who read them."""
@@ -180,5 +188,15 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vault_pb2.ListAccessesResponse, _abc.Awaitable[_vault_pb2.ListAccessesResponse]]:
         """Who read or used a document, newest first. Its owner only."""
+
+    @_abc_1.abstractmethod
+    def OpenAccountRecord(
+        self,
+        request: _vault_pb2.OpenAccountRecordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_pb2.OpenAccountRecordResponse, _abc.Awaitable[_vault_pb2.OpenAccountRecordResponse]]:
+        """Official: what identifies a person or an organisation. While the agency holds a dossier of theirs and for 30 days
+        after, with no more said; later, or at a reception, for a purpose. Each look is recorded, and the owner can read it.
+        """
 
 def add_VaultServiceServicer_to_server(servicer: VaultServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -267,8 +267,9 @@ class Account(_message.Message):
     name: _builtins.str
     """A person's full name or an organisation's name."""
     citizen_number: _builtins.str
-    """12 digits; masked but for the owner, officials and services. Citizens see nothing that reaches another account:
-    phone, e-mail, tax code and username are empty then.
+    """12 digits; whole for the owner and services only. Officials see identifiers masked, as 0790******12, but the tax
+    code of an organisation; whole ones reach them through dossier's OpenAccountRecord, which records why. Citizens
+    see nothing that reaches another account: phone, e-mail, tax code and username are empty then.
     """
     tax_code: _builtins.str
     phone: _builtins.str
