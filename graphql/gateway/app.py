@@ -31,8 +31,8 @@ from gateway.payments import Payments
 from gateway.schema import schema
 from gateway.services import Services
 from gateway.settings import GatewaySettings
-from kit.auth import TokenVerifier
 from kit.grpc_client import connect
+from kit.sessions import verifier_of
 from motcua.identity.v1 import identity_pb2 as identity
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ def build(settings: GatewaySettings, leaving: Leaving | None = None) -> ASGIApp:
     """
     leaving = leaving or Leaving()
     services = Services(settings.targets, partial(connect, tls=settings.tls))
-    verifier = TokenVerifier(lambda: _jwks(services))
-    live = Live()
+    verifier = verifier_of(services.channels["identity"])
+    live = Live(verifier.ended)
     limits = Limits(settings.max_tokens, settings.max_depth, settings.max_aliases, settings.max_cost)
     trusted = read_trusted(settings.trusted_documents) if settings.trusted_documents else None
     graphql = GraphQL(settings, services, verifier, live, Documents(schema(), limits, trusted), leaving)
@@ -72,9 +72,11 @@ def build(settings: GatewaySettings, leaving: Leaving | None = None) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        listening = asyncio.create_task(_listen(live, settings))
+        tasks = [asyncio.create_task(_listen(live, settings))]
+        tasks.append(asyncio.create_task(verifier.ended.run(lambda: live.connected)))
         yield
-        listening.cancel()
+        for task in tasks:
+            task.cancel()
         await live.stop()
         await services.close()
 

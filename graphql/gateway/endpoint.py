@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -126,6 +126,20 @@ class GraphQL:
             raise Unauthenticated("TOKEN_INVALID", "Authorization must be `Bearer` and an access token")
         return await self._verifier.verify(token), token
 
+    async def session_ended(self, caller: Caller, token: str) -> DomainError:
+        """Returns why the session of the token is over, once it is; never for a stranger."""
+        with self.live.ended.watch(caller.session, caller.subject) as changed:
+            while True:
+                try:
+                    if token:
+                        await self._verifier.verify(token)
+                except Unauthenticated as error:
+                    return error
+                except DomainError as error:  # the keys cannot be fetched: it is as good as it was
+                    log.warning("a session was not looked at: %s", error)
+                await changed.wait()
+                changed.clear()
+
     def context(self, request: Any, caller: Caller, token: str, *, http: bool) -> Context:
         """The context of a request or socket."""
         headers = request.headers
@@ -184,26 +198,22 @@ class GraphQL:
         context: Context,
     ) -> AsyncIterator[dict[str, Any]]:
         """The answers of a subscription. The last one has errors when it ends for a reason: the token
-        expired, or the caller may no longer see what is watched."""
+        expired, the session ended, or the caller may no longer see what is watched."""
         expires = expiry(context.token)
         try:
             name, source = self._source(asked, operation, context)
         except GraphQLError as error:
             yield {"errors": [formatted(error, await context.locale())]}
             return
-        async with aclosing(source):
+        ended = asyncio.create_task(self.session_ended(context.caller, context.token))
+        async with _cancelled(ended), aclosing(source):
             while True:
                 try:
-                    event = await asyncio.wait_for(
-                        anext(source), None if expires == float("inf") else max(0.0, expires - time.time())
-                    )
+                    event = await _next(source, ended, expires)
                 except StopAsyncIteration:
                     return
                 except Exception as error:
-                    cause: Exception = error
-                    if isinstance(error, TimeoutError) and time.time() >= expires:
-                        cause = Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
-                    located = GraphQLError(str(cause), original_error=cause, path=[name])
+                    located = GraphQLError(str(error), original_error=error, path=[name])
                     yield {"errors": [formatted(located, await context.locale())]}
                     return
                 now = context.again()
@@ -372,6 +382,33 @@ class GraphQL:
         return StreamingResponse(
             lines(), media_type=_EVENTS, headers={"cache-control": "no-store", "x-accel-buffering": "no"}
         )
+
+
+async def _next(source: Any, ended: asyncio.Task[DomainError], expires: float) -> Any:
+    """The next event of a stream. Raises what the source raises, what `ended` answers as soon as it does, and
+    Unauthenticated (TOKEN_EXPIRED)."""
+
+    async def step() -> Any:
+        return await anext(source)
+
+    stepping = asyncio.create_task(step())
+    left = None if expires == float("inf") else max(0.0, expires - time.time())
+    async with _cancelled(stepping):
+        await asyncio.wait((stepping, ended), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            raise ended.result()
+        if stepping.done():
+            return stepping.result()
+        raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
+
+
+@asynccontextmanager
+async def _cancelled(task: asyncio.Task[Any]) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 async def bounded(request: Request, limit: int) -> bytes:

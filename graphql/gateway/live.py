@@ -17,8 +17,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from kit.errors import Unavailable
+from kit.sessions import Ended, EndedSessions
 from kit.tls import Files, nats_context, renewing
 from motcua.notify.v1.events_pb2 import NoticeCreated
+
+
+async def _nothing() -> list[Ended]:
+    return []
+
 
 log = logging.getLogger(__name__)
 _BEHIND = 1000  # notices a watcher may be behind before its stream ends
@@ -27,7 +33,8 @@ _BEHIND = 1000  # notices a watcher may be behind before its stream ends
 class Live:
     """The hub between NATS and the watchers of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: EndedSessions | None = None) -> None:
+        self.ended = EndedSessions(_nothing) if ended is None else ended
         self._client: Client | None = None
         self._dossiers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._notices: dict[str, set[asyncio.Queue[str]]] = defaultdict(set)
@@ -58,6 +65,7 @@ class Live:
             reconnected_cb=self._missed,
             tls=context,
         )
+        await self.ended.listen(self._client)
         await self._client.subscribe("motcua.dossier.v1.>", cb=self._dossier_event)
         await self._client.subscribe("motcua.notify.v1.notice_created.>", cb=self._notice_event)
 
@@ -125,6 +133,7 @@ class Live:
 
     async def _missed(self) -> None:
         """After a reconnection anything may have changed: every watcher of a dossier looks again."""
+        self.ended.missed()
         for watchers in self._dossiers.values():
             for changed in watchers:
                 changed.set()

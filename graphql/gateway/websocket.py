@@ -36,6 +36,7 @@ class _Socket:
     caller: Caller = ANONYMOUS
     token: str = ""
     expires: float = float("inf")
+    known: asyncio.Event = field(default_factory=asyncio.Event)  # who calls
     operations: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     streams: set[str] = field(default_factory=set)  # those of the operations that end by themselves never
     opened: float = field(default_factory=time.monotonic)
@@ -75,8 +76,14 @@ async def _run(socket: _Socket) -> None:
     graphql, websocket = socket.graphql, socket.websocket
     serving = asyncio.create_task(_serve(socket))
     ending = asyncio.create_task(graphql.leaving.streams_end.wait())
+    ended = asyncio.create_task(_session_ended(socket))
     try:
-        await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((serving, ending, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done() and ended.done():
+            streams = [socket.operations[id] for id in socket.streams]
+            if streams:  # they say so first
+                await asyncio.wait(streams, timeout=_FAREWELL)
+            raise _Close(4401, "Session ended")
         if not serving.done():
             await _finish(socket)
             raise _Close(1001, "Going away")
@@ -87,9 +94,17 @@ async def _run(socket: _Socket) -> None:
     except (WebSocketDisconnect, RuntimeError):
         pass  # the other side is gone
     finally:
-        for task in (serving, ending, *socket.operations.values()):
+        for task in (serving, ending, ended, *socket.operations.values()):
             task.cancel()
         await asyncio.gather(serving, *socket.operations.values(), return_exceptions=True)
+
+
+async def _session_ended(socket: _Socket) -> None:
+    """Returns when the session of who calls is over; that the token expires is told elsewhere."""
+    await socket.known.wait()
+    over = await socket.graphql.session_ended(socket.caller, socket.token)
+    if over.reason == "TOKEN_EXPIRED":
+        await asyncio.Event().wait()
 
 
 async def _finish(socket: _Socket) -> None:
@@ -148,6 +163,7 @@ async def _init(socket: _Socket, payload: Any) -> None:
         raise _Close(4403, "Forbidden") from None
     socket.expires = expiry(socket.token)
     socket.acknowledged = True
+    socket.known.set()
     await socket.send(type="connection_ack")
 
 
@@ -187,12 +203,16 @@ async def _operate(socket: _Socket, id: str, payload: Any) -> None:
                         await socket.send(id=id, type="error", payload=answer["errors"])
                         return
                     await socket.send(id=id, type="next", payload=answer)
-        elif time.time() >= socket.expires:
-            expired = Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
-            told = formatted(GraphQLError(expired.message, original_error=expired), locale)
-            await socket.send(id=id, type="error", payload=[told])
-            return
         else:
+            try:
+                if time.time() >= socket.expires:
+                    raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
+                if socket.token:
+                    await socket.graphql.caller(f"Bearer {socket.token}")
+            except DomainError as error:
+                told = formatted(GraphQLError(error.message, original_error=error), locale)
+                await socket.send(id=id, type="error", payload=[told])
+                return
             answer = await socket.graphql.run(asked, prepared, operation, context)
             if "data" not in answer:
                 await socket.send(id=id, type="error", payload=answer["errors"])

@@ -14,7 +14,6 @@ from pydantic import Field
 from catalog import calendar
 from catalog.grpc_api import CatalogApi
 from catalog.handlers import Ports
-from catalog.peers import jwks_from
 from catalog.search import Index
 from catalog.store import Freshness, MongoProcedures, store_of
 from kit import clock
@@ -23,6 +22,7 @@ from kit.clock import Clock
 from kit.grpc_client import connect
 from kit.mongo import connect as connect_mongo
 from kit.service import Service
+from kit.sessions import verifier_of
 from kit.settings import Settings
 from motcua.catalog.v1 import catalog_pb2_grpc
 
@@ -64,7 +64,7 @@ def build(
         tasks=[freshness.run],
         opening=[fill],
         closing=[channel.close],
-        verifier=verifier or TokenVerifier(jwks_from(channel)),
+        verifier=verifier or verifier_of(channel),
     )
 
 

@@ -1,26 +1,13 @@
-"""Clients of identity: the keys of access tokens, and our own token."""
+"""A client of identity: our own token."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from kit.grpc_client import Channel
 from motcua.identity.v1 import identity_pb2 as pb
 from motcua.identity.v1 import identity_pb2_grpc
-
-
-def jwks_from(channel: Channel) -> Callable[[], Awaitable[Mapping[str, Any]]]:
-    """Fetches the JSON Web Key Set of identity."""
-    stub = identity_pb2_grpc.IdentityServiceStub(channel)
-
-    async def fetch() -> Mapping[str, Any]:
-        answer = await stub.GetJwks(pb.GetJwksRequest())
-        return dict(json.loads(answer.jwks))
-
-    return fetch
 
 
 def token_from(channel: Channel, service: str, secret: str) -> Callable[[], Awaitable[tuple[str, float]]]:

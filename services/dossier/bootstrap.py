@@ -195,7 +195,7 @@ def build(
         tasks=tasks,
         opening=[objects.check],
         closing=[to_identity.close, to_catalog.close, keys.close, inspector.close],
-        verifier=verifier or TokenVerifier(keys.jwks),
+        verifier=verifier or keys.verifier(),
     )
 
 

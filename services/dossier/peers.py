@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,10 +23,11 @@ from dossier.domain.records import (
     vietnam_day,
 )
 from dossier.handlers import Account, Quote
-from kit.auth import ServiceTokens
+from kit.auth import ServiceTokens, TokenVerifier
 from kit.clock import Clock
 from kit.errors import NotFound
 from kit.grpc_client import connect
+from kit.sessions import verifier_of
 from kit.status import answered
 from kit.tls import Files
 from motcua.catalog.v1 import catalog_pb2 as cat
@@ -183,9 +183,9 @@ class Keys:
         self._now = now
         self.tokens = ServiceTokens(self._token)
 
-    async def jwks(self) -> Mapping[str, Any]:
-        """The JSON Web Key Set of access tokens."""
-        return dict(json.loads((await answered(self._stub.GetJwks(idp.GetJwksRequest()))).jwks))
+    def verifier(self) -> TokenVerifier:
+        """Turns access tokens into callers by what identity tells."""
+        return verifier_of(self._channel)
 
     async def close(self) -> None:
         """Closes the channel."""

@@ -28,14 +28,16 @@ from identity.store import (
     account_store,
     agency_store,
     delegation_store,
+    ended_since,
     forget_sessions,
     session_store,
 )
 from identity.tokens import Tokens, load_keys, new_key
 from kit import clock, mongo
-from kit.auth import TokenVerifier
+from kit.auth import REMEMBERED, TokenVerifier
 from kit.errors import InvalidInput
 from kit.service import CannotStart, Service
+from kit.sessions import Ended, EndedSessions, digest
 from kit.settings import Settings
 from motcua.identity.v1 import identity_pb2_grpc as grpc_pb
 
@@ -157,8 +159,16 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         attempts=attempts,
         clock=now,
         limits={Kind.PERSON: citizens, Kind.ORGANISATION: citizens, Kind.OFFICIAL: officials},
+        ended=lambda since: ended_since(database, since),
         service_secrets=secrets,
     )
+
+    async def own_ended() -> list[Ended]:
+        since = now() - timedelta(seconds=REMEMBERED)
+        return [
+            Ended(one.at.timestamp(), digest(one.session), digest(one.account), one.epoch, digest(one.kept))
+            for one in await ports.ended(since)
+        ]
 
     async def own_keys() -> Mapping[str, object]:
         return tokens.jwks
@@ -189,7 +199,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         tasks=[sweep],
         opening=[attempts.prepare, load_seed],
         closing=[close],
-        verifier=TokenVerifier(own_keys),
+        verifier=TokenVerifier(own_keys, EndedSessions(own_ended)),
     )
 
 

@@ -27,6 +27,7 @@ from identity.messages import (
 from kit.errors import FieldViolation, InvalidInput
 from kit.grpc_server import current_caller
 from kit.mongo import Request
+from kit.sessions import digest
 from motcua.identity.v1 import identity_pb2 as pb
 from motcua.identity.v1 import identity_pb2_grpc as grpc_pb
 
@@ -86,6 +87,23 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             everywhere=request.everywhere,
         )
         return pb.SignOutResponse()
+
+    async def ListEndedSessions(
+        self, request: pb.ListEndedSessionsRequest, context: Any
+    ) -> pb.ListEndedSessionsResponse:
+        ended = await sessions.list_ended_sessions(self._ports, current_caller())
+        return pb.ListEndedSessionsResponse(
+            sessions=[
+                pb.EndedSession(
+                    session_digest=digest(one.session),
+                    account_digest=digest(one.account),
+                    epoch=one.epoch,
+                    kept_session_digest=digest(one.kept),
+                    end_time=timestamp(one.at),
+                )
+                for one in ended
+            ]
+        )
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
         return pb.GetJwksResponse(jwks=json.dumps(await sessions.get_jwks(self._ports, current_caller())))

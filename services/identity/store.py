@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from google.protobuf.message import Message
-from pymongo import ASCENDING, IndexModel, ReturnDocument
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from identity.domain import accounts, agencies, delegations, sessions
@@ -17,6 +17,7 @@ from identity.domain.agencies import Agency
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import Identifier
 from identity.domain.sessions import Session
+from identity.handlers.ports import Ended
 from identity.messages import (
     agency_message,
     delegation_message,
@@ -33,6 +34,7 @@ from motcua.identity.v1 import events_pb2 as announced
 from motcua.identity.v1 import identity_pb2 as pb
 
 CONTEXT: Final = "identity"
+_MOST_ENDED: Final = 5_000  # ended sessions told at once, the newest; each cost a password hash to begin
 _FOREVER: Final = "9999-12-31"
 _ABANDONED: Final = timedelta(minutes=2)  # far longer than a registration may take
 
@@ -45,8 +47,13 @@ def account_store(database: Database) -> Store[Account]:
         "accounts",
         Account,
         announce=_account_event,
-        scalars=lambda account: {"claim": claim.key if (claim := account.unproven_number) else ""},
-        indexes=[Index("claim", "created")],
+        scalars=lambda account: {
+            "claim": claim.key if (claim := account.unproven_number) else "",
+            "ended_at": to_text(account.ended) if account.ended else "",
+            "epoch": account.epoch,
+            "kept_session": account.kept_session,
+        },
+        indexes=[Index("claim", "created"), Index("ended_at")],
         context=CONTEXT,
     )
 
@@ -103,10 +110,28 @@ def session_store(database: Database) -> Store[Session]:
             "account": session.account,
             "live": int(session.live),
             "until": session.until,
+            "ended_at": to_text(session.revoked) if session.revoked else "",
         },
-        indexes=[Index("account", "created"), Index("until")],
+        indexes=[Index("account", "created"), Index("until"), Index("ended_at")],
         context=CONTEXT,
     )
+
+
+async def ended_since(database: Database, since: datetime) -> list[Ended]:
+    """The sessions, and the accounts all of whose sessions, ended since then: the newest of each."""
+
+    async def newest(name: str) -> list[Document]:
+        shown = ("ended_at", "epoch", "kept_session")
+        lately = database[name].find({"ended_at": {"$gte": to_text(since)}}, dict.fromkeys(shown, 1))
+        lately = lately.sort("ended_at", DESCENDING)
+        return await patiently(lambda: lately.clone().limit(_MOST_ENDED).to_list(None))
+
+    ended = [Ended(from_text(one["ended_at"]), session=one["_id"]) for one in await newest("sessions")]
+    ended += [
+        Ended(from_text(one["ended_at"]), account=one["_id"], epoch=one["epoch"], kept=one["kept_session"])
+        for one in await newest("accounts")
+    ]
+    return ended
 
 
 async def forget_sessions(database: Database, before: datetime) -> int:
@@ -279,6 +304,14 @@ def _account_event(account: Account, event: object) -> Message | None:
             return announced.AccountDetached(account_id=account.id, agency=agency)
         case accounts.RolesChanged():
             return announced.RolesChanged(account_id=account.id, roles=role_messages(account.roles))
+        case accounts.SessionsEnded(reason=reason):
+            return announced.SessionsEnded(
+                account_id=account.id,
+                epoch=account.epoch,
+                kept_session_id=account.kept_session,
+                reason=reason,
+                end_time=timestamp(account.ended) if account.ended else None,
+            )
     raise TypeError(type(event).__name__)
 
 

@@ -17,10 +17,10 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from kit.auth import AUDIENCE, ISSUER, Caller
+from kit.auth import AUDIENCE, ISSUER, TOKEN_SECONDS, Caller
 from kit.ids import uuid7
 
-LIFETIME: Final = timedelta(minutes=5)
+LIFETIME: Final = timedelta(seconds=TOKEN_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ class Tokens:
         self._kid = keys[0].kid
         self.jwks: Mapping[str, Any] = {"keys": [key.public_jwk() for key in keys]}
 
-    def issue(self, caller: Caller, now: datetime) -> tuple[str, datetime]:
-        """A token that names the caller, and the instant it expires."""
+    def issue(self, caller: Caller, now: datetime, epoch: int = 0) -> tuple[str, datetime]:
+        """A token that names the caller and the account's epoch in which the session began, and the instant
+        it expires."""
         expires = (now + LIFETIME).replace(microsecond=0)
         claims = {
             "sub": caller.subject,
@@ -66,6 +67,7 @@ class Tokens:
             "roles": [[role.agency, role.name] for role in caller.roles],
             "sid": caller.session,
             "ver": caller.verified,
+            "epoch": epoch,
             "iat": int(now.timestamp()),
             "exp": int(expires.timestamp()),
             "iss": ISSUER,

@@ -8,12 +8,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import jwt
 
 from kit.errors import Forbidden, Unauthenticated, Unavailable
 
+TOKEN_SECONDS: Final = 300.0  # seconds that an access token of a session is good
+REMEMBERED: Final = TOKEN_SECONDS + 60.0  # seconds after which the last token of a session has expired
 ISSUER: Final = "motcua"
 AUDIENCE: Final = "motcua"
 _LEEWAY = 5  # seconds that clocks may differ
@@ -126,26 +128,47 @@ def allow(
     return guard
 
 
+class Ended(Protocol):
+    """The sessions that are over although their tokens are not: `kit.sessions.EndedSessions`."""
+
+    def over(self, session: str, account: str, epoch: int) -> bool: ...
+
+
 class TokenVerifier:
     """Turns an access token into a Caller: EdDSA only, with keys from identity's JWKS.
 
     `fetch_jwks` answers the JWKS as a dict (`{"keys": [...]}`). An unknown `kid` makes it fetch
     again, at most once in ten seconds, so that forged tokens cannot be used to flood identity.
+    `ended` knows the sessions whose tokens are refused before they expire.
     """
 
-    def __init__(self, fetch_jwks: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+    def __init__(
+        self, fetch_jwks: Callable[[], Awaitable[Mapping[str, Any]]], ended: Ended | None = None
+    ) -> None:
+        self.ended = ended
         self._fetch = fetch_jwks
         self._keys: dict[str, Any] = {}
         self._fetched = self._tried = float("-inf")
         self._lock = asyncio.Lock()
-        self._verified: dict[str, tuple[float, Caller]] = {}
+        self._verified: dict[str, tuple[float, Caller, int]] = {}
 
     async def verify(self, token: str) -> Caller:
-        """The caller that the token names. Raises Unauthenticated (TOKEN_EXPIRED or TOKEN_INVALID), or
-        Unavailable while the keys cannot be fetched."""
+        """The caller that the token names. Raises Unauthenticated (TOKEN_EXPIRED, TOKEN_INVALID or
+        SESSION_ENDED), or Unavailable while the keys cannot be fetched."""
         known = self._verified.get(token)
-        if known is not None and known[0] > time.time():
-            return known[1]
+        if known is None or known[0] <= time.time():
+            known = await self._read(token)
+            if len(self._verified) >= _CACHED:
+                self._verified.clear()
+            self._verified[token] = known
+        _, caller, epoch = known
+        session, ended = caller.session, self.ended
+        if session and ended is not None and ended.over(session, caller.subject, epoch):
+            raise Unauthenticated("SESSION_ENDED", "the session of this access token has ended")
+        return caller
+
+    async def _read(self, token: str) -> tuple[float, Caller, int]:
+        """When the token expires, whom it names, and the epoch of the account in which its session began."""
         try:
             header = jwt.get_unverified_header(token)
             key = await self._key(str(header.get("kid", "")))
@@ -165,6 +188,7 @@ class TokenVerifier:
                 session=str(claims.get("sid", "")),
                 verified=claims.get("ver") is True,
             )
+            epoch = int(claims.get("epoch", 0))
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired") from None
         except (jwt.PyJWTError, TypeError, ValueError) as error:
@@ -173,10 +197,7 @@ class TokenVerifier:
             ) from None
         if caller.kind not in ("citizen", "official", "service") or not caller.subject:
             raise Unauthenticated("TOKEN_INVALID", "the access token names no known kind of caller")
-        if len(self._verified) >= _CACHED:
-            self._verified.clear()
-        self._verified[token] = (float(claims["exp"]), caller)
-        return caller
+        return float(claims["exp"]), caller, epoch
 
     async def _key(self, kid: str) -> Any:
         if self._due(kid):

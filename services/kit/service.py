@@ -28,6 +28,7 @@ from kit.errors import DomainError, Unavailable
 from kit.grpc_server import AddServicer, Server, free_to_listen
 from kit.outbox import Relay
 from kit.probe import Probe
+from kit.sessions import EndedSessions
 from kit.settings import CannotStart as CannotStart
 from kit.settings import Settings, wrong
 from kit.streams import DEAD, Subscription, consumer_info, stream_info
@@ -39,6 +40,7 @@ _LOOK = 2.0  # seconds between two looks at the database
 _TELL = 10.0  # seconds between two lines that say what is away
 _SETTLE = 5.0  # seconds that the last announcements get on the way out
 _HEARD = 2.0  # seconds after which a cancellation is repeated
+_CATCH_UP = 2.0  # seconds that a start waits for the sessions that ended before it
 _MESSAGING = 10.0  # seconds that a start waits for NATS before it goes on without
 
 
@@ -74,6 +76,8 @@ class Service:
         self._tasks = tuple(tasks)
         self._opening = tuple(opening)
         self._closing = tuple(closing)
+        ended = verifier.ended if verifier is not None else None
+        self._ended = ended if isinstance(ended, EndedSessions) else None
         self._server = Server(settings, servicers, verifier)
         self._probe = Probe(settings.probe_listen)
         self._running: list[asyncio.Task[None]] = []
@@ -129,6 +133,10 @@ class Service:
             await self._await_messaging(connected)
         for step in self._opening:
             await self._reach(step)
+        if (ended := self._ended) is not None:
+            with suppress(TimeoutError):  # identity is away: tokens are good until they expire
+                await asyncio.wait_for(ended.catch_up(), _CATCH_UP)
+            self._spawn(lambda: ended.run(lambda: self.nats is not None and self.nats.is_connected))
         for task in self._tasks:
             self._spawn(task)
         await self._server.start()  # last: whoever finds the port open may call
@@ -242,6 +250,8 @@ class Service:
             reconnected_cb=self._nats_back,
             tls=context,
         )
+        if self._ended is not None:
+            await self._ended.listen(client)
         jetstream = client.jetstream()
         while True:
             try:
@@ -289,6 +299,8 @@ class Service:
 
     async def _nats_back(self) -> None:
         log.info("NATS answers again")
+        if self._ended is not None:
+            self._ended.missed()
 
     async def _watch(self) -> None:
         """On the API's port, what people and the gateway ask: ready only while the database answers."""

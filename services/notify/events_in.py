@@ -29,6 +29,7 @@ from notify.handlers import Name, News, Ports, Standing
 SILENT: Final[Mapping[type[Message], str]] = {
     dossier.DossierRated: "the applicant did it; the agency sees it in its statistics",
     dossier.DocumentVersionAdded: "the owner did it",
+    identity.SessionsEnded: "told by what ended them: a new password, a lock",
     payment.ChargeCreated: "PaymentRequested tells it, naming the officer",
     payment.PaymentFlagged: "cashiers find it in their list, and an alert tells that it is not empty",
     payment.ReceiptVoided: "PaymentRefunded tells it",

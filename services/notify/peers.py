@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator
+from typing import TypeVar
 
 from kit.auth import ServiceTokens, TokenVerifier
 from kit.grpc_client import connect
+from kit.sessions import verifier_of
 from kit.status import answered
 from kit.tls import Files
 from motcua.identity.v1 import identity_pb2, identity_pb2_grpc
@@ -30,8 +30,8 @@ class Identity:
         self._anyone, self._own = (identity_pb2_grpc.IdentityServiceStub(one) for one in self._channels)
 
     def verifier(self) -> TokenVerifier:
-        """Turns access tokens into callers with identity's keys."""
-        return TokenVerifier(self._keys)
+        """Turns access tokens into callers by what identity tells."""
+        return verifier_of(self._channels[0])
 
     async def accounts(self, ids: Collection[str]) -> list[Contact]:
         """How accounts are reached; unknown ones are omitted. Raises Unavailable."""
@@ -60,11 +60,6 @@ class Identity:
         """Closes the channels."""
         for channel in self._channels:
             await channel.close()
-
-    async def _keys(self) -> Mapping[str, Any]:
-        answer = await answered(self._anyone.GetJwks(identity_pb2.GetJwksRequest()))
-        keys: Mapping[str, Any] = json.loads(answer.jwks)
-        return keys
 
     async def _token(self) -> tuple[str, float]:
         request = identity_pb2.IssueServiceTokenRequest(service="notify", secret=self._secret)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, timedelta
-from typing import Any
 
 import httpx
 
@@ -16,6 +14,7 @@ from kit.auth import ServiceTokens, TokenVerifier
 from kit.clock import Clock
 from kit.grpc_client import connect
 from kit.service import Service
+from kit.sessions import verifier_of
 from motcua.identity.v1 import identity_pb2 as identity
 from motcua.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from motcua.payment.v1.payment_pb2_grpc import add_PaymentServiceServicer_to_server
@@ -39,9 +38,6 @@ def build(
     """The payment service; tests bring a verifier and people of their own instead of identity's."""
     open_channel = connect(settings.identity_target, tls=settings.tls)
     identity_service = IdentityServiceStub(open_channel)
-
-    async def fetch_jwks() -> Any:
-        return json.loads((await identity_service.GetJwks(identity.GetJwksRequest())).jwks)
 
     async def fetch_token() -> tuple[str, float]:
         answer = await identity_service.IssueServiceToken(
@@ -86,7 +82,7 @@ def build(
         subscriptions=subscriptions(ports),
         tasks=[sweeping(ports, due, settings.payment_poll)],
         closing=[http.aclose, open_channel.close, own_channel.close],
-        verifier=verifier or TokenVerifier(fetch_jwks),
+        verifier=verifier or verifier_of(open_channel),
     )
 
 

@@ -25,6 +25,8 @@ from kit.consumer import DEAD, Consumer, Event, Subscription, measure_dead
 from kit.errors import FailedPrecondition
 from kit.events import subject
 from kit.ids import uuid7
+from kit.sessions import Ended, EndedSessions
+from motcua.identity.v1.events_pb2 import SessionRevoked
 from notify.events_in import subscriptions as of_notify
 from ops.prepare import event_steps, run
 from payment.events_in import subscriptions as of_payment
@@ -268,6 +270,27 @@ async def test_the_operator_looks_into_dead_and_announces_again(server: str) -> 
         assert own.refused == []
         for name in ("$JS.API.STREAM.PURGE.DEAD", "$JS.API.STREAM.MSG.DELETE.dossier", "dead.x"):
             assert await own.refuses("publish", name), name
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("service", [*SERVICES, "gateway"])
+async def test_everybody_hears_which_sessions_have_ended(
+    server: str, service: str, eventually: Eventually
+) -> None:
+    async def nothing() -> list[Ended]:
+        return []
+
+    ended = EndedSessions(nothing)
+    session = uuid7()
+    message = SessionRevoked(session_id=session)
+    message.revoke_time.GetCurrentTime()
+    async with signed_in(server, service) as own, signed_in(server, "identity") as identity:
+        await ended.listen(own.client)
+        await own.client.flush()
+        name = subject("identity", "SessionRevoked", session)
+        await identity.client.jetstream().publish(name, message.SerializeToString())
+        await eventually(lambda: ended.over(session, "", 0))
+        assert own.refused == []
 
 
 @pytest.mark.usefixtures("streams")

@@ -51,6 +51,7 @@ IdentityService.SignUp             | anyone                     | everyone      
 IdentityService.SignIn             | anyone                     | everyone                     |
 IdentityService.RefreshSession     | anyone                     | everyone                     |
 IdentityService.SignOut            | anyone                     | everyone                     |
+IdentityService.ListEndedSessions  | anyone                     | everyone                     |
 IdentityService.GetJwks            | anyone                     | everyone                     |
 IdentityService.IssueServiceToken  | anyone                     | everyone                     |
 IdentityService.OpenAccount        | official:reception         | reception                    | NOT_YOUR_AGENCY
@@ -549,6 +550,7 @@ SAMPLES: dict[str, Make] = {
     "IdentityService.SignIn": always(idp.SignInRequest(identifier="079090000101", password="Motcua@2026")),
     "IdentityService.RefreshSession": refresh,
     "IdentityService.SignOut": sign_out,
+    "IdentityService.ListEndedSessions": always(idp.ListEndedSessionsRequest()),
     "IdentityService.GetJwks": always(idp.GetJwksRequest()),
     "IdentityService.IssueServiceToken": always(
         idp.IssueServiceTokenRequest(service="dossier", secret="secret of dossier")

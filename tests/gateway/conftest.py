@@ -167,6 +167,9 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
             jwks=json.dumps({"keys": [key | {"kid": "k1", "alg": "EdDSA", "use": "sig"}]})
         )
 
+    async def ListEndedSessions(self, request: Any, context: Any) -> Any:
+        return identity_pb2.ListEndedSessionsResponse()
+
     async def GetAccount(self, request: Any, context: Any) -> Any:
         subject = FAKES.seen("GetAccount", request, context)
         return identity_pb2.GetAccountResponse(account=account(request.id or subject))

@@ -16,6 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from kit.errors import Forbidden
+from kit.ids import uuid7
+from motcua.identity.v1.events_pb2 import SessionsEnded
 from motcua.notify.v1.events_pb2 import NoticeCreated
 
 CHANGED = "subscription ($id: ID!) { dossierChanged(id: $id) { id code state } }"
@@ -136,6 +138,33 @@ async def test_an_expired_token_ends_the_stream(live: Any, fakes: Any, issue: An
         assert answer["type"] == "error"
         assert answer["payload"][0]["extensions"]["reason"] == "TOKEN_EXPIRED"
         assert await closed(opened) == 4401
+
+
+async def test_an_ended_session_ends_sockets_and_streams(
+    live: Any, fakes: Any, issue: Any, publish: Any
+) -> None:
+    account = f"account-{uuid7()}"
+    bearer = issue(account)
+    headers = {"accept": "text/event-stream", "authorization": f"Bearer {bearer}"}
+    streaming = live.http.stream("POST", "/graphql", json={"query": NOTICES}, headers=headers)
+    async with socket(live, bearer) as opened, socket(live, issue()) as other, streaming as stream:
+        await subscribe(opened, "1", NOTICES)
+        await opened.send(json.dumps({"type": "ping"}))
+        assert await receive(opened) == {"type": "pong"}
+        lines = stream.aiter_lines()
+        assert await anext(lines) == ":"
+        event = SessionsEnded(account_id=account, epoch=1)
+        event.end_time.GetCurrentTime()
+        await publish(f"motcua.identity.v1.sessions_ended.{account}", event.SerializeToString())
+        answer = await receive(opened)
+        assert answer["payload"][0]["extensions"]["reason"] == "SESSION_ENDED"
+        assert await closed(opened) == 4401
+        async with asyncio.timeout(5):
+            rest = "\n".join([line async for line in lines])
+        assert "SESSION_ENDED" in rest
+        assert "event: complete" in rest
+        await other.send(json.dumps({"type": "ping"}))  # others go on
+        assert await receive(other) == {"type": "pong"}
 
 
 async def test_a_stranger_gets_no_notices(live: Any, fakes: Any) -> None:

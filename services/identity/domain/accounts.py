@@ -133,6 +133,14 @@ class RolesChanged:
     """An official's roles were replaced."""
 
 
+@dataclass(frozen=True)
+class SessionsEnded:
+    """All sessions of earlier epochs are over but the kept one: `reason` is SIGNED_OUT, PASSWORD_CHANGED,
+    PASSWORD_RESET, LOCKED or DETACHED."""
+
+    reason: str
+
+
 @dataclass
 class Account:
     """One person, organisation or official, the same everywhere.
@@ -147,8 +155,8 @@ class Account:
     nothing in the name of that number. When the number is proven to be somebody else's, it is taken from the
     account, at `detached`; all else stays with it.
 
-    A new password, a lock and the loss of the number raise `epoch`: sessions of an earlier one are over from
-    that write on, but for `kept_session`, from which the password was changed.
+    What ends all sessions raises `epoch`, at `ended`: sessions of an earlier one are over from that write on,
+    but for `kept_session`, from which the password was changed.
     """
 
     id: str
@@ -173,6 +181,7 @@ class Account:
     password_mark: str = ""
     epoch: int = 0
     kept_session: str = ""
+    ended: datetime | None = None
     proof: Proof | None = None
     proven_by: str = ""
     awaited: AwaitedProof | None = None
@@ -441,11 +450,19 @@ class Account:
         self.citizen_number = self.tax_code = ""
         self.proof = self.awaited = self.activation = None
         self.detached = now
-        self.epoch += 1
-        self.kept_session = ""
+        self.end_sessions("DETACHED", now)
         self.events.append(AccountDetached(agency))
 
-    def change_password(self, *, verified: str, password_hash: str, session: str, mark: str) -> None:
+    def end_sessions(self, reason: str, now: datetime, *, kept: str = "") -> None:
+        """Every session that has begun is over from this write on, but the kept one; it is announced."""
+        self.epoch += 1
+        self.kept_session = kept
+        self.ended = now
+        self.events.append(SessionsEnded(reason))
+
+    def change_password(
+        self, *, verified: str, password_hash: str, session: str, mark: str, now: datetime
+    ) -> None:
         """A new password. `verified` is the hash that the owner's present password fitted; the session that
         asks goes on, all others are over. Raises Forbidden (ACCOUNT_LOCKED), Conflict (LOST_RACE)."""
         if self.status is Status.LOCKED:
@@ -454,20 +471,18 @@ class Account:
             raise Conflict("LOST_RACE", "the password was changed just now")
         self.password_hash = password_hash
         self.password_mark = mark
-        self.epoch += 1
-        self.kept_session = session
+        self.end_sessions("PASSWORD_CHANGED", now, kept=session)
 
     def renew_hash(self, *, verified: str, password_hash: str) -> None:
         """The same password hashed anew, unless it has been changed since it was verified."""
         if self.password_hash == verified:
             self.password_hash = password_hash
 
-    def lock(self) -> None:
+    def lock(self, now: datetime) -> None:
         """Nobody signs in or claims the account any more, and its sessions are over."""
         if self.status is not Status.LOCKED:
             self.status = Status.LOCKED
-            self.epoch += 1
-            self.kept_session = ""
+            self.end_sessions("LOCKED", now)
 
     def unlock(self) -> None:
         """Takes the lock off: who had a password signs in again, else the account awaits its code."""

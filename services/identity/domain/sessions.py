@@ -38,7 +38,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class SessionRevoked:
-    """A session ended early: `reason` is SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED or LOCKED."""
+    """A session ended early: `reason` is SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED, PASSWORD_RESET,
+    LOCKED or DETACHED."""
 
     reason: str
 

@@ -218,8 +218,8 @@ async def set_account_status(
 ) -> Account:
     """Locks an account and ends its sessions, or unlocks it, by an admin of every agency where it has a role.
 
-    Access tokens already given out stay good until they expire, minutes later. Raises InvalidInput, NotFound,
-    Forbidden (NOT_YOUR_AGENCY, OWN_ACCOUNT: so nobody locks the last admin out), FailedPrecondition
+    Access tokens already given out are refused from then on. Raises InvalidInput, NotFound, Forbidden
+    (NOT_YOUR_AGENCY, OWN_ACCOUNT: so nobody locks the last admin out), FailedPrecondition
     (ACTIVATION_REQUIRED, ROLES_CHANGED), Conflict (STALE).
     """
     if status not in (Status.ACTIVE, Status.LOCKED):
@@ -229,13 +229,13 @@ async def set_account_status(
     await check_administers_all(ports, caller, {role.agency for role in account.roles})
     if account.id == caller.subject:
         raise Forbidden("OWN_ACCOUNT", "nobody locks their own account")
-    before = account.roles
+    before, now = account.roles, ports.clock()
 
     def change(it: Account) -> None:
         if it.roles != before:
             raise FailedPrecondition("ROLES_CHANGED", "somebody else changed the roles just now")
         if status is Status.LOCKED:
-            it.lock()
+            it.lock(now)
         else:
             it.unlock()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -83,7 +83,7 @@ class Tokens(Protocol):
 
     @property
     def jwks(self) -> Mapping[str, Any]: ...
-    def issue(self, caller: Caller, now: datetime) -> tuple[str, datetime]: ...
+    def issue(self, caller: Caller, now: datetime, epoch: int = 0) -> tuple[str, datetime]: ...
 
 
 class Attempts(Protocol):
@@ -97,9 +97,20 @@ class Attempts(Protocol):
 
 
 @dataclass(frozen=True)
+class Ended:
+    """The end of one session, or of all sessions of an account of earlier epochs but the kept one."""
+
+    at: datetime
+    session: str = ""
+    account: str = ""
+    epoch: int = 0
+    kept: str = ""
+
+
+@dataclass(frozen=True)
 class Ports:
     """Everything the use cases work with. `service_secrets` are SHA-256 digests by service, several
-    while a secret is changed."""
+    while a secret is changed. `ended` answers what ended since an instant, newest first."""
 
     accounts: Aggregates[Account]
     agencies: Aggregates[Agency]
@@ -111,4 +122,5 @@ class Ports:
     attempts: Attempts
     clock: Clock
     limits: Mapping[Kind, Limits]
+    ended: Callable[[datetime], Awaitable[list[Ended]]]
     service_secrets: Mapping[str, tuple[bytes, ...]]

@@ -9,14 +9,14 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from identity.domain.accounts import NUMBERS, Account, Kind, Status, check_new_password
 from identity.domain.identifiers import Identifier, identifiers_in
 from identity.domain.sessions import Session, session_in
-from identity.handlers.ports import Asked, Ports
-from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, Role, allow
+from identity.handlers.ports import Asked, Ended, Ports
+from kit.auth import ANYONE, CITIZEN, OFFICIAL, REMEMBERED, Caller, Role, allow
 from kit.clock import VIETNAM
 from kit.errors import (
     AlreadyExists,
@@ -125,10 +125,8 @@ async def refresh_session(ports: Ports, _caller: Caller, *, refresh_token: str) 
 
 @allow(ANYONE)
 async def sign_out(ports: Ports, caller: Caller, *, refresh_token: str, everywhere: bool) -> None:
-    """Ends the session of the refresh token, else the caller's own; or all of that account.
-
-    Access tokens already given out stay good until they expire, minutes later.
-    """
+    """Ends the session of the refresh token, else the caller's own; or all of that account. Their access
+    tokens are refused from then on."""
     if refresh_token:
         session = await _session_of(ports, refresh_token)
         account, ending = session.account, session.id
@@ -146,9 +144,8 @@ async def sign_out(ports: Ports, caller: Caller, *, refresh_token: str, everywhe
         with contextlib.suppress(NotFound):  # over so long that it is forgotten
             await ports.sessions.change(ending, end)
         return
-    for open_session in await _open_sessions(ports, account):
-        with contextlib.suppress(NotFound):
-            await ports.sessions.change(open_session.id, end)
+    owner = await ports.accounts.change(account, lambda it: it.end_sessions("SIGNED_OUT", now))
+    await end_sessions(ports, owner, "SIGNED_OUT")
 
 
 @allow(CITIZEN, OFFICIAL)
@@ -157,8 +154,8 @@ async def change_password(
 ) -> Account:
     """Replaces the caller's own password and ends all their sessions but the one that asks.
 
-    A try counts before the present password is looked at, as in `sign_in`. Access tokens already given out
-    stay good until they expire, minutes later. Raises InvalidInput (also CURRENT_PASSWORD_WRONG), Forbidden
+    A try counts before the present password is looked at, as in `sign_in`. Access tokens of the
+    ended sessions are refused from then on. Raises InvalidInput (also CURRENT_PASSWORD_WRONG), Forbidden
     (ACCOUNT_LOCKED), Conflict (LOST_RACE), AlreadyExists (REQUEST_ID_REUSED), RateLimited.
     """
     account = await ports.accounts.get(caller.subject)
@@ -177,13 +174,23 @@ async def change_password(
         account = await ports.accounts.change(
             account.id,
             lambda it: it.change_password(
-                verified=verified, password_hash=password_hash, session=caller.session, mark=mark
+                verified=verified,
+                password_hash=password_hash,
+                session=caller.session,
+                mark=mark,
+                now=ports.clock(),
             ),
         )
         log.info("account %s has a new password", account.id)
     await ports.attempts.forgive("change-password", account.id)
     await end_sessions(ports, account, "PASSWORD_CHANGED")
     return account
+
+
+@allow(ANYONE)
+async def list_ended_sessions(ports: Ports, _caller: Caller) -> list[Ended]:
+    """The sessions, and accounts, whose access tokens may not have expired although they ended."""
+    return await ports.ended(ports.clock() - timedelta(seconds=REMEMBERED))
 
 
 @allow(ANYONE)
@@ -286,5 +293,5 @@ def _signed_in(ports: Ports, account: Account, session: Session, refresh_token: 
         session=session.id,
         verified=account.verified,
     )
-    access_token, access_expires = ports.tokens.issue(caller, now)
+    access_token, access_expires = ports.tokens.issue(caller, now, session.epoch)
     return SignedIn(account, session.id, access_token, access_expires, refresh_token, session.expires)

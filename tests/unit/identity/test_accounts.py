@@ -59,14 +59,14 @@ def test_a_new_password_lets_only_the_session_that_asked_go_on_and_a_lock_none()
     account = opened()
     claim(account)
     assert account.admits("any", 0)
-    account.change_password(verified="secret", password_hash="new", session="kept", mark="")
+    account.change_password(verified="secret", password_hash="new", session="kept", mark="", now=NOW)
     assert [account.admits("kept", 0), account.admits("other", 0), account.admits("later", 1)] == [
         True,
         False,
         True,
     ]
-    account.lock()
-    account.lock()
+    account.lock(NOW)
+    account.lock(NOW)
     assert [account.admits("kept", 0), account.admits("later", 1), account.epoch] == [False, False, 2]
     account.unlock()
     assert not account.admits("later", 1)
@@ -76,7 +76,7 @@ def test_an_unlocked_account_is_what_it_was_before_the_lock() -> None:
     unclaimed, active = opened(), opened()
     claim(active)
     for account, before in ((unclaimed, Status.UNCLAIMED), (active, Status.ACTIVE)):
-        account.lock()
+        account.lock(NOW)
         assert account.status == Status.LOCKED
         account.unlock()
         assert account.status == before
@@ -89,9 +89,9 @@ def test_an_unlocked_account_is_what_it_was_before_the_lock() -> None:
 def test_a_locked_account_changes_no_password() -> None:
     account = opened()
     claim(account)
-    account.lock()
+    account.lock(NOW)
     with pytest.raises(Forbidden, match="ACCOUNT_LOCKED"):
-        account.change_password(verified="secret", password_hash="new", session="", mark="")
+        account.change_password(verified="secret", password_hash="new", session="", mark="", now=NOW)
 
 
 def test_every_try_of_an_activation_code_counts_before_it_is_compared() -> None:

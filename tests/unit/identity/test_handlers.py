@@ -14,7 +14,7 @@ from identity.domain.accounts import Account, Kind, Status
 from identity.domain.identifiers import Identifier
 from identity.domain.sessions import Limits, Session
 from identity.handlers import accounts, sessions
-from identity.handlers.ports import Ports
+from identity.handlers.ports import Ended, Ports
 from identity.handlers.sessions import SignedIn
 from kit.auth import ANONYMOUS, Caller
 from kit.errors import Conflict, Forbidden, NotFound, Unauthenticated
@@ -117,7 +117,7 @@ class FakePasswords:
 class FakeTokens:
     jwks: Mapping[str, Any] = field(default_factory=dict)
 
-    def issue(self, caller: Caller, now: datetime) -> tuple[str, datetime]:
+    def issue(self, caller: Caller, now: datetime, epoch: int = 0) -> tuple[str, datetime]:
         return f"token of {caller.subject}", now + timedelta(minutes=5)
 
 
@@ -130,6 +130,10 @@ class FakeAttempts:
 
     async def forgive(self, what: str, who: str) -> None:
         self.counts[what, who] -= 1
+
+
+async def nothing_ended(since: datetime) -> list[Ended]:
+    return []
 
 
 @dataclass
@@ -154,6 +158,7 @@ class World:
             attempts=self.attempts,
             clock=lambda: NOW,
             limits=dict.fromkeys(Kind, day),
+            ended=nothing_ended,
             service_secrets={},
         )
 
@@ -240,7 +245,7 @@ async def test_a_new_password_is_not_undone_by_a_sign_in_that_hashes_the_old_one
 
     def meanwhile() -> None:
         account.change_password(
-            verified=account.password_hash, password_hash="hash of new", session="", mark=""
+            verified=account.password_hash, password_hash="hash of new", session="", mark="", now=NOW
         )
 
     world.passwords.meanwhile = meanwhile
@@ -258,10 +263,10 @@ async def test_a_sign_in_that_a_lock_or_a_new_password_overtakes_leaves_no_sessi
     class Overtaken(FakeStore[Session]):
         async def add(self, aggregate: Session) -> Session:
             if reason == "LOCKED":
-                account.lock()
+                account.lock(NOW)
             else:
                 account.change_password(
-                    verified="hash of right", password_hash="hash of new", session="", mark=""
+                    verified="hash of right", password_hash="hash of new", session="", mark="", now=NOW
                 )
             return await super().add(aggregate)
 

@@ -306,6 +306,43 @@ class DelegationRevoked(_message.Message):
 Global___DelegationRevoked: _TypeAlias = DelegationRevoked  # noqa: Y015
 
 @_typing.final
+class SessionsEnded(_message.Message):
+    """All sessions of an account ended at once, but for the kept one: those that began in an epoch before `epoch`. It is
+    written with what ended them, so it comes even if nothing else does.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    KEPT_SESSION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    epoch: _builtins.int
+    kept_session_id: _builtins.str
+    reason: _builtins.str
+    """SIGNED_OUT, PASSWORD_CHANGED, PASSWORD_RESET, LOCKED or DETACHED."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        kept_session_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "end_time", b"end_time", "epoch", b"epoch", "kept_session_id", b"kept_session_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionsEnded: _TypeAlias = SessionsEnded  # noqa: Y015
+
+@_typing.final
 class SessionRevoked(_message.Message):
     """A session ended before its time."""
 
@@ -318,7 +355,7 @@ class SessionRevoked(_message.Message):
     session_id: _builtins.str
     account_id: _builtins.str
     reason: _builtins.str
-    """SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED, LOCKED or DETACHED."""
+    """SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED, PASSWORD_RESET, LOCKED or DETACHED."""
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

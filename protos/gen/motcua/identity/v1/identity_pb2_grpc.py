@@ -55,6 +55,11 @@ class IdentityServiceStub:
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignOutRequest.SerializeToString,
                 response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignOutResponse.FromString,
                 _registered_method=True)
+        self.ListEndedSessions = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/ListEndedSessions',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ListEndedSessionsRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ListEndedSessionsResponse.FromString,
+                _registered_method=True)
         self.GetJwks = channel.unary_unary(
                 '/motcua.identity.v1.IdentityService/GetJwks',
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.GetJwksRequest.SerializeToString,
@@ -194,6 +199,14 @@ class IdentityServiceServicer:
 
     def SignOut(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEndedSessions(self, request, context):
+        """Sessions that ended in the last minutes and whose access tokens may not have expired. Every process that verifies
+        tokens asks when it starts and after it may have missed what identity announced.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -374,6 +387,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.SignOut,
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignOutRequest.FromString,
                     response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignOutResponse.SerializeToString,
+            ),
+            'ListEndedSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEndedSessions,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ListEndedSessionsRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ListEndedSessionsResponse.SerializeToString,
             ),
             'GetJwks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJwks,
@@ -595,6 +613,33 @@ class IdentityService:
             '/motcua.identity.v1.IdentityService/SignOut',
             motcua_dot_identity_dot_v1_dot_identity__pb2.SignOutRequest.SerializeToString,
             motcua_dot_identity_dot_v1_dot_identity__pb2.SignOutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEndedSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/ListEndedSessions',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ListEndedSessionsRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ListEndedSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class IdentityServiceStub:
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Rotates the refresh token. A token used twice revokes the whole session (RFC 9700, 4.14)."""
     SignOut: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SignOutRequest, _identity_pb2.SignOutResponse]
+    ListEndedSessions: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListEndedSessionsRequest, _identity_pb2.ListEndedSessionsResponse]
+    """Sessions that ended in the last minutes and whose access tokens may not have expired. Every process that verifies
+    tokens asks when it starts and after it may have missed what identity announced.
+    """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetJwksRequest, _identity_pb2.GetJwksResponse]
     """The public keys of access tokens (RFC 7517)."""
     IssueServiceToken: _grpc.UnaryUnaryMultiCallable[_identity_pb2.IssueServiceTokenRequest, _identity_pb2.IssueServiceTokenResponse]
@@ -101,6 +105,10 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Rotates the refresh token. A token used twice revokes the whole session (RFC 9700, 4.14)."""
     SignOut: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignOutRequest, _identity_pb2.SignOutResponse]  # type: ignore[assignment]
+    ListEndedSessions: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListEndedSessionsRequest, _identity_pb2.ListEndedSessionsResponse]  # type: ignore[assignment]
+    """Sessions that ended in the last minutes and whose access tokens may not have expired. Every process that verifies
+    tokens asks when it starts and after it may have missed what identity announced.
+    """
     GetJwks: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetJwksRequest, _identity_pb2.GetJwksResponse]  # type: ignore[assignment]
     """The public keys of access tokens (RFC 7517)."""
     IssueServiceToken: _aio.UnaryUnaryMultiCallable[_identity_pb2.IssueServiceTokenRequest, _identity_pb2.IssueServiceTokenResponse]  # type: ignore[assignment]
@@ -183,6 +191,16 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.SignOutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.SignOutResponse, _abc.Awaitable[_identity_pb2.SignOutResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListEndedSessions(
+        self,
+        request: _identity_pb2.ListEndedSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ListEndedSessionsResponse, _abc.Awaitable[_identity_pb2.ListEndedSessionsResponse]]:
+        """Sessions that ended in the last minutes and whose access tokens may not have expired. Every process that verifies
+        tokens asks when it starts and after it may have missed what identity announced.
+        """
 
     @_abc_1.abstractmethod
     def GetJwks(
