@@ -39,6 +39,11 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "WORKERS_BUSY": ("Hệ thống đang bận; hãy thử lại sau.", "The system is busy; try again later."),
     "WORKER_LOST": ("Việc kiểm tra bị gián đoạn; hãy thử lại.", "The check was interrupted; try again."),
+    "FORM_KEYS_UNKNOWN": (
+        "Tờ khai của thủ tục này không có các mục đó.",
+        "The form of this procedure has no such fields.",
+    ),
+    "UNKNOWN_KEY": ("Tờ khai không có mục này.", "The form has no such field."),
     "EMPTY_ANSWER": ("Kho giấy tờ không trả lời.", "The vault does not answer."),
     "UPLOAD_STALLED": (
         "Tệp đang tải lên bị ngừng; hãy tiếp tục từ chỗ đã gửi.",

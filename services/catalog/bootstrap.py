@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from pydantic import Field
 
 from catalog import calendar
@@ -16,8 +13,9 @@ from catalog.grpc_api import CatalogApi
 from catalog.handlers import Ports
 from catalog.search import Index
 from catalog.store import Freshness, MongoProcedures, store_of
-from kit import clock
+from kit import clock, schemas
 from kit.auth import TokenVerifier
+from kit.bounded import Workers
 from kit.clock import Clock
 from kit.grpc_client import connect
 from kit.mongo import connect as connect_mongo
@@ -43,13 +41,21 @@ def build(
     database = connect_mongo(settings.mongodb_url, settings.mongodb_database or "motcua_catalog")
     store = store_of(database)
     index = Index()
+    # A schema is an official's word, and may still take for ever to be looked at.
+    workers = Workers(
+        cpu_seconds=2.0, memory_bytes=128 << 20, wall_seconds=15.0, waiting=8, modules=["kit.schemas"]
+    )
+
+    async def form_faults(schema: str) -> Sequence[str]:
+        return await workers.run(schemas.faults, schema)
+
     freshness = Freshness(store, index, seconds=settings.index_seconds, now=now)
     ports = Ports(
         procedures=MongoProcedures(store),
         index=index,
         calendar=shipped_calendar(),
         clock=now,
-        form_errors=form_errors,
+        form_faults=form_faults,
     )
 
     async def fill() -> None:
@@ -63,7 +69,7 @@ def build(
         stores=[store],
         tasks=[freshness.run],
         opening=[fill],
-        closing=[channel.close],
+        closing=[workers.close, channel.close],
         verifier=verifier or verifier_of(channel),
     )
 
@@ -71,12 +77,3 @@ def build(
 def shipped_calendar() -> calendar.Calendar:
     """The working calendar in `data/calendar.json`."""
     return calendar.parse(json.loads(files("catalog").joinpath("data/calendar.json").read_text("utf-8")))
-
-
-def form_errors(schema: dict[str, Any]) -> Sequence[str]:
-    """What is wrong with a JSON Schema (2020-12) of a form; it must describe an object."""
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return [f"{error.json_path}: {error.message[:200]}"]
-    return [] if schema.get("type") == "object" else ["$.type: a form is an object"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -382,13 +382,11 @@ def _quantity(unit: str, quantities: Mapping[str, int]) -> int:
     raise InvalidInput(violations=[FieldViolation(f"quantities.{unit}", "REQUIRED", f"how many {unit}")])
 
 
-def check(
-    code: str, content: Content, *, curated: bool, form_errors: Callable[[dict[str, Any]], Sequence[str]]
-) -> None:
+def check(code: str, content: Content, *, curated: bool, form_faults: Sequence[str] = ()) -> None:
     """Refuses content that could not be served. Raises InvalidInput with every violation found.
 
-    `form_errors` answers what is wrong with a JSON Schema. Curated content must be ready to file: a limit for
-    each way of filing, at least one step, and a form.
+    `form_faults` is what is wrong with its form as a JSON Schema. Curated content must be ready to file: a
+    limit for each way of filing, at least one step, and a form.
     """
     found: list[FieldViolation] = []
 
@@ -431,9 +429,8 @@ def check(
             wrong(part, "IDS_NOT_UNIQUE", "every id is given and used once")
     if len(content.form.encode()) > MAX_FORM:
         wrong("form", "TOO_LONG", f"at most {MAX_FORM} bytes")
-    elif content.form:
-        for text in form_errors(json.loads(content.form)):
-            wrong("form", "NOT_A_SCHEMA", text)
+    for text in form_faults:
+        wrong("form", "NOT_A_SCHEMA", text)
     if curated:
         for name in ("modes", "steps", "form"):
             if not getattr(content, name):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from catalog.calendar import Calendar, Due, TimeLimit, Year
 from catalog.domain import (
@@ -81,13 +81,13 @@ class Versions:
 
 @dataclass
 class Ports:
-    """What the use cases need. `form_errors` answers what is wrong with a JSON Schema."""
+    """What the use cases need. `form_faults` answers what is wrong with the JSON Schema of a form."""
 
     procedures: Procedures
     index: Index
     calendar: Calendar
     clock: Clock
-    form_errors: Callable[[dict[str, Any]], Sequence[str]]
+    form_faults: Callable[[str], Awaitable[Sequence[str]]]
     versions: Versions = field(default_factory=Versions)
 
     def today(self) -> date:
@@ -194,7 +194,8 @@ async def put(ports: Ports, caller: Caller, draft: Draft, *, request: object | N
     Officials put nothing into the past. What a service loads from its files never undoes what officials put;
     then the latest version is answered.
     """
-    check(draft.code, draft.content, curated=draft.curated, form_errors=ports.form_errors)
+    faults = await ports.form_faults(draft.content.form) if draft.content.form else ()
+    check(draft.code, draft.content, curated=draft.curated, form_faults=faults)
     by_service = caller.kind == "service"
     begin = draft.effective_from or ports.today()
     if begin < ports.today() and not by_service:
@@ -251,7 +252,7 @@ async def import_records(ports: Ports, caller: Caller, lines: Sequence[str]) -> 
             tally.problems.append((record.code, record.problem))
             continue
         try:
-            check(record.code, record.content, curated=False, form_errors=ports.form_errors)
+            check(record.code, record.content, curated=False)
         except InvalidInput as error:
             tally.outcomes[ImportOutcome.REFUSED] += 1
             tally.problems += [

@@ -97,6 +97,9 @@ class DossierSettings(Settings):
         "else made anew at each start",
     )
     download_seconds: int = Field(300, ge=1, description="seconds that a download token is good for")
+    form_processes: int = Field(
+        1, ge=1, le=16, description="processes that check forms; each takes up to 170 MB while it works"
+    )
     track_tries: int = Field(60, ge=1, description="codes that one address may try in ten minutes")
     sweep_seconds: float = Field(600.0, gt=0, description="seconds between two sweeps of object storage")
 
@@ -147,6 +150,7 @@ def build(
         folder=settings.inspect_folder,
     )
     antivirus, woken = _antivirus(settings), asyncio.Event()
+    forms = Forms(settings.form_processes)
     ports = Ports(
         clock=now,
         dossiers=stores.dossiers,
@@ -158,7 +162,7 @@ def build(
         codes=MongoCodes(database),
         catalog=catalog or GrpcCatalog(to_catalog),
         identity=identity or GrpcIdentity(to_identity, now),
-        forms=Forms(),
+        forms=forms,
         objects=objects,
         tracking=Limiter(settings.track_tries, 600.0),
         inspect=inspector.look,
@@ -194,7 +198,7 @@ def build(
         subscriptions=subscriptions(ports),
         tasks=tasks,
         opening=[objects.check],
-        closing=[to_identity.close, to_catalog.close, keys.close, inspector.close],
+        closing=[forms.close, to_identity.close, to_catalog.close, keys.close, inspector.close],
         verifier=verifier or keys.verifier(),
     )
 

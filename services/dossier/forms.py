@@ -2,82 +2,61 @@
 
 from __future__ import annotations
 
-import re
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker
-from jsonschema.exceptions import SchemaError, ValidationError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
+from kit import schemas
+from kit.bounded import Workers
+from kit.errors import DomainError, FailedPrecondition, FieldViolation
 
-from kit.errors import FailedPrecondition, FieldViolation
-
-_CACHED = 256  # compiled schemas kept
-_MOST = 50  # violations told at once
+_CPU = 1.0  # seconds; the largest form against the largest schema of the catalogue takes a tenth
+_MEMORY = 128 << 20
+_WALL = 10.0
+_WAITING = 64
 
 
 class Forms:
-    """Validators by `code@version`, compiled once and kept within a bound. A version never changes."""
+    """Checks forms in processes of their own: what a schema and a form cost together nobody can know."""
 
-    def __init__(self) -> None:
-        self._compiled: OrderedDict[str, Draft202012Validator] = OrderedDict()
+    def __init__(self, processes: int = 1) -> None:
+        self._workers = Workers(
+            processes,
+            cpu_seconds=_CPU,
+            memory_bytes=_MEMORY,
+            wall_seconds=_WALL,
+            waiting=_WAITING,
+            modules=["kit.schemas"],
+        )
 
-    def violations(
+    async def violations(
         self, procedure: str, schema: Mapping[str, Any], form: Mapping[str, Any]
     ) -> list[FieldViolation]:
         """What is wrong with the form, by JSON Pointer; at most 50. Reasons are the schema's keywords in
-        UPPER_SNAKE. Raises FailedPrecondition BAD_SCHEMA when the schema itself is broken or refers to
-        something outside itself."""
-        validator = self._validator(procedure, schema)
-        found: list[FieldViolation] = []
+        UPPER_SNAKE. Raises FailedPrecondition BAD_SCHEMA when the schema itself is broken, TooExpensive,
+        RateLimited when too many forms wait."""
         try:
-            for error in validator.iter_errors(form):
-                found += _told(error)
-                if len(found) >= _MOST:
-                    break
-        except Unresolvable as error:
-            raise FailedPrecondition(
-                "BAD_SCHEMA", "the form's schema refers to something outside itself", procedure=procedure
-            ) from error
-        return sorted(set(found), key=lambda v: (v.field, v.reason))[:_MOST]
+            return await self._workers.run(schemas.violations, _text(schema), dict(form))
+        except FailedPrecondition as error:
+            raise _of(procedure, error) from None
 
-    def _validator(self, procedure: str, schema: Mapping[str, Any]) -> Draft202012Validator:
-        known = self._compiled.get(procedure)
-        if known is not None:
-            self._compiled.move_to_end(procedure)
-            return known
+    async def unknown(
+        self, procedure: str, schema: Mapping[str, Any], form: Mapping[str, Any]
+    ) -> list[FieldViolation]:
+        """The keys that the schema neither names nor allows (UNKNOWN_KEY); at most 50. Raises as above."""
         try:
-            Draft202012Validator.check_schema(schema)
-        except SchemaError as error:
-            raise FailedPrecondition(
-                "BAD_SCHEMA", "the form's schema is not valid", procedure=procedure
-            ) from error
-        # An empty registry that retrieves nothing: a `$ref` out of the schema fails instead of being fetched.
-        made = Draft202012Validator(schema, registry=Registry(), format_checker=FormatChecker())
-        self._compiled[procedure] = made
-        if len(self._compiled) > _CACHED:
-            self._compiled.popitem(last=False)
-        return made
+            return await self._workers.run(schemas.strangers, _text(schema), dict(form)) if form else []
+        except FailedPrecondition as error:
+            raise _of(procedure, error) from None
+
+    async def close(self) -> None:
+        """Ends the processes."""
+        await self._workers.close()
 
 
-def _told(error: ValidationError) -> Iterable[FieldViolation]:
-    """Where and which rule, never the value: it is personal data and answers end up in logs."""
-    path = list(error.absolute_path)
-    keyword = str(error.validator)
-    reason = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", keyword).upper()
-    if keyword == "required" and isinstance(error.instance, dict):
-        missing = [name for name in _names(error.validator_value) if name not in error.instance]
-        return [FieldViolation(_pointer([*path, name]), reason) for name in missing]
-    rule = error.validator_value
-    described = f"{keyword}: {rule}"[:200] if isinstance(rule, str | int | float | list) else ""
-    return [FieldViolation(_pointer(path), reason, described)]
+def _text(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema, ensure_ascii=False)
 
 
-def _names(rule: object) -> list[str]:
-    return [str(name) for name in rule] if isinstance(rule, list) else []
-
-
-def _pointer(path: Iterable[str | int]) -> str:
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+def _of(procedure: str, error: FailedPrecondition) -> DomainError:
+    return FailedPrecondition(error.reason, error.message, procedure=procedure)

@@ -136,7 +136,12 @@ class Codes(Protocol):
 class Forms(Protocol):
     """Validates forms."""
 
-    def violations(
+    async def unknown(
+        self, procedure: str, schema: Mapping[str, Any], form: Mapping[str, Any]
+    ) -> list[FieldViolation]:
+        """The keys that the schema neither names nor allows."""
+
+    async def violations(
         self, procedure: str, schema: Mapping[str, Any], form: Mapping[str, Any]
     ) -> list[FieldViolation]: ...
 

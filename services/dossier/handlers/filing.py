@@ -69,7 +69,7 @@ async def create_dossier(
         raise wrong("channel", "NOT_YOUR_CHANNEL", "at the counter an official files")
     if procedure.channels and channel not in procedure.channels:
         raise wrong("channel", "NOT_OFFERED", "this procedure is not filed that way")
-    form = checked_form(form)
+    form = await _draft_form(ports, procedure, form)
     _known_case(procedure, case)
     attached = await _attachments(ports, caller, applicant, attachments)
     at = ports.clock()
@@ -111,7 +111,7 @@ async def update_dossier(
     dossier = seen.dossier
     procedure = await ports.catalog.procedure(dossier.procedure, dossier.version)
     agency = await _receiver(ports, procedure, receiving_agency or dossier.receiving_agency)
-    form = checked_form(form)
+    form = await _draft_form(ports, procedure, form)
     _known_case(procedure, case)
     attached = await _attachments(ports, caller, dossier.applicant, attachments, dossier.attachments)
 
@@ -172,7 +172,9 @@ async def supplement_dossier(
     note = words("note", note)
     new_form, attached, due, step_due = dossier.form, dossier.attachments, dossier.due, dossier.step_due
     if Action.SUPPLEMENT in dossier.allowed(seen.actor, ports.clock()):
-        new_form = dossier.form if form is None else checked_form(form)
+        if form is not None:
+            procedure = await ports.catalog.procedure(dossier.procedure, dossier.version)
+            new_form = await _draft_form(ports, procedure, form)
         added = await _attachments(ports, caller, dossier.applicant, attachments, dossier.attachments)
         attached = merged(dossier.attachments, added)
         await _complete(ports, caller, dossier, new_form, attached)
@@ -315,6 +317,20 @@ async def _may_use(ports: Ports, caller: Caller, applicant: str, owner: str) -> 
     return owner != applicant and await ports.identity.may_act(owner, applicant, "VAULT")
 
 
+async def _draft_form(ports: Ports, procedure: Procedure, form: dict[str, Any]) -> dict[str, Any]:
+    """The form as it is kept in a draft, which may miss a lot but holds nothing that nobody asked for. Raises
+    InvalidInput for a form beyond all limits, FORM_KEYS_UNKNOWN for keys that the schema does not know."""
+    checked = checked_form(form)
+    strange = await ports.forms.unknown(procedure.key, procedure.schema, checked)
+    if strange:
+        raise InvalidInput(
+            "FORM_KEYS_UNKNOWN",
+            "the form of this procedure has no such fields",
+            violations=[FieldViolation(f"/form{v.field}", v.reason, v.description) for v in strange],
+        )
+    return checked
+
+
 async def _complete(
     ports: Ports, caller: Caller, dossier: Dossier, form: dict[str, Any], attached: Sequence[Attachment]
 ) -> None:
@@ -322,7 +338,7 @@ async def _complete(
     procedure = await ports.catalog.procedure(dossier.procedure, dossier.version)
     wrong = [
         FieldViolation(f"/form{violation.field}", violation.reason, violation.description)
-        for violation in ports.forms.violations(procedure.key, procedure.schema, form)
+        for violation in await ports.forms.violations(procedure.key, procedure.schema, form)
     ]
     components = procedure.components(dossier.case)
     if components is None:

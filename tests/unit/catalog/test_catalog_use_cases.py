@@ -12,11 +12,12 @@ from datetime import UTC, date, datetime
 import pytest
 
 from catalog import handlers
-from catalog.bootstrap import form_errors, shipped_calendar
+from catalog.bootstrap import shipped_calendar
 from catalog.calendar import TimeLimit, TimeUnit
 from catalog.domain import Channel, Content, ImportOutcome, Level, Mode, Procedure, Step
 from catalog.handlers import Draft, Ports
 from catalog.search import Index
+from kit import schemas
 from kit.auth import ANONYMOUS, Caller, Role
 from kit.errors import Conflict, DomainError, Forbidden, InvalidInput, NotFound, Unauthenticated
 
@@ -91,7 +92,11 @@ def store() -> InMemory:
 
 @pytest.fixture
 def ports(store: InMemory) -> Ports:
-    return Ports(store, Index(), shipped_calendar(), lambda: NOW, form_errors)
+    return Ports(store, Index(), shipped_calendar(), lambda: NOW, form_faults)
+
+
+async def form_faults(schema: str) -> Sequence[str]:
+    return schemas.faults(schema)
 
 
 def crawled(code: str = "1.000005", **changes: object) -> str:

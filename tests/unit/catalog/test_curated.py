@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from catalog.bootstrap import form_errors
 from catalog.domain import Channel, check
 from catalog.grpc_api import from_message
 from catalog.handlers import Draft
 from catalog.load import curated
+from kit import schemas
 
 DRAFTS = {message.code: from_message(message) for message in curated()}
 EVERY = pytest.mark.parametrize("draft", DRAFTS.values(), ids=DRAFTS)
@@ -38,7 +38,7 @@ def test_there_are_at_least_25_and_the_ones_that_people_use_most() -> None:
 
 @EVERY
 def test_each_can_be_filed(draft: Draft) -> None:
-    check(draft.code, draft.content, curated=draft.curated, form_errors=form_errors)
+    check(draft.code, draft.content, curated=draft.curated, form_faults=schemas.faults(draft.content.form))
     assert draft.curated
     assert draft.content.steps[-1].role == "leader"
     assert draft.content.results

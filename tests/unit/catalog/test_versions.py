@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.bootstrap import form_errors
 from catalog.calendar import TimeLimit, TimeUnit
 from catalog.domain import (
     Case,
@@ -27,6 +26,7 @@ from catalog.domain import (
     check,
     split_name,
 )
+from kit import schemas
 from kit.errors import FailedPrecondition, InvalidInput, NotFound
 
 NOW = datetime(2026, 11, 23, 5, tzinfo=UTC)
@@ -176,7 +176,9 @@ def test_in_force_is_always_the_latest_begun_version_or_none(edits: list[tuple[s
 
 def reasons(content: Content, code: str = "1.001193", curated: bool = True) -> set[str]:
     try:
-        check(code, content, curated=curated, form_errors=form_errors)
+        check(
+            code, content, curated=curated, form_faults=schemas.faults(content.form) if content.form else ()
+        )
     except InvalidInput as error:
         return {f"{v.field.removeprefix('procedure.')}:{v.reason}" for v in error.violations}
     return set()

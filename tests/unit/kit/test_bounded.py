@@ -167,7 +167,7 @@ async def test_a_worker_killed_by_somebody_else_may_be_tried_again() -> None:
 
 
 async def test_a_full_queue_refuses_and_those_who_wait_are_served() -> None:
-    async with workers(waiting=2, wall_seconds=0.3) as some:
+    async with workers(waiting=2, wall_seconds=2) as some:
         busy = asyncio.create_task(some.run(wait_for_nothing))
         waiting = [asyncio.create_task(some.run(add, 1, n)) for n in range(2)]
         await asyncio.sleep(0)
