@@ -39,7 +39,7 @@ async def longest_wait(work: Any) -> tuple[float, Any]:
 
     waiting = asyncio.create_task(others())
     await asyncio.sleep(0.02)
-    (done,) = await asyncio.gather(work, return_exceptions=True)
+    done: Any = (await asyncio.gather(work, return_exceptions=True))[0]
     await asyncio.sleep(0.02)
     waiting.cancel()
     return longest, done
