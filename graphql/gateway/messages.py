@@ -197,10 +197,16 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "EMAIL_TAKEN": ("Địa chỉ e-mail này đã được dùng.", "This e-mail address is in use."),
     "USERNAME_TAKEN": ("Tên đăng nhập này đã được dùng.", "This username is in use."),
     "CITIZEN_NUMBER_SHAPE": ("Số định danh cá nhân có 12 chữ số.", "A citizen number has 12 digits."),
-    "CITIZEN_NUMBER_PLACE": ("Mã nơi sinh không có thật.", "The place in the number is unknown."),
+    "CITIZEN_NUMBER_PLACE": (
+        "Không rõ nơi đăng ký khai sinh theo ba số đầu; hãy đối chiếu giấy tờ.",
+        "The first three digits are of no place that we know; compare the papers.",
+    ),
     "CITIZEN_NUMBER_CENTURY": ("Số định danh có thế kỷ sai.", "The century in the number is wrong."),
     "CITIZEN_NUMBER_YEAR": ("Năm sinh trong số định danh sai.", "The year in the number is wrong."),
-    "TAX_CODE_SHAPE": ("Mã số thuế có 10 chữ số, có thể thêm -NNN.", "A tax code has 10 digits, maybe -NNN."),
+    "TAX_CODE_SHAPE": (
+        "Mã số thuế của tổ chức có 10 chữ số, có thể thêm -NNN; của hộ kinh doanh là số định danh 12 chữ số.",
+        "A tax code has 10 digits, maybe -NNN; a household business has the 12 digits of its owner's number.",
+    ),
     "TAX_CODE_CHECK_DIGIT": ("Mã số thuế sai chữ số kiểm tra.", "The tax code's check digit is wrong."),
     "TAX_CODE_BRANCH": ("Mã chi nhánh không hợp lệ.", "The branch is not valid."),
     "PHONE_SHAPE": ("Số điện thoại không hợp lệ.", "Not a Vietnamese mobile number."),

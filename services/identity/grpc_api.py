@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from identity.domain.accounts import Account
 from identity.domain.delegations import Delegation
+from identity.domain.identifiers import hints_on
 from identity.handlers import accounts, agencies, delegations, proving, sessions
 from identity.handlers.ports import Ports
 from identity.handlers.sessions import SignedIn
@@ -131,7 +132,9 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             papers=papers_of(request.papers),
             take_over=request.take_over,
         )
-        return pb.OpenAccountResponse(account=_seen(account), activation_code=code)
+        return pb.OpenAccountResponse(
+            account=_seen(account), activation_code=code, hints=hints_on(account.number_text)
+        )
 
     async def ProveAccount(self, request: pb.ProveAccountRequest, context: Any) -> pb.ProveAccountResponse:
         account, code = await proving.prove_account(
@@ -143,7 +146,9 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             papers=papers_of(request.papers),
             agency=request.agency,
         )
-        return pb.ProveAccountResponse(account=_seen(account), activation_code=code)
+        return pb.ProveAccountResponse(
+            account=_seen(account), activation_code=code, hints=hints_on(account.number_text)
+        )
 
     async def ConfirmIdentity(
         self, request: pb.ConfirmIdentityRequest, context: Any

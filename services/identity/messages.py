@@ -11,7 +11,7 @@ from identity.domain import proof
 from identity.domain.accounts import Account, Kind, RoleGrant, Status
 from identity.domain.agencies import Agency, Level
 from identity.domain.delegations import Delegation, Scope, State
-from kit.clock import to_ms
+from kit.clock import VIETNAM, now, to_ms
 from kit.errors import FieldViolation, InvalidInput
 from kit.mongo import etag
 from motcua.identity.v1 import identity_pb2 as pb
@@ -77,7 +77,7 @@ def account_message(account: Account) -> pb.Account:
         status=_STATUSES[account.status],
         name=account.name,
         citizen_number=account.citizen_number,
-        tax_code=account.tax_code,
+        tax_code=account.tax_number(now().astimezone(VIETNAM).date()),
         phone=account.phone,
         email=account.email,
         username=account.username,

@@ -153,7 +153,7 @@ class PaymentApi(PaymentServiceServicer):
         self, request: pb.BatchGetReceiptsRequest, context: Any
     ) -> pb.BatchGetReceiptsResponse:
         receipts = await reading.batch_get_receipts(self._ports, current_caller(), ids=request.ids)
-        return pb.BatchGetReceiptsResponse(receipts=map(receipt_message, receipts))
+        return pb.BatchGetReceiptsResponse(receipts=map(_receipt, receipts))
 
     async def ListReceipts(self, request: pb.ListReceiptsRequest, context: Any) -> pb.ListReceiptsResponse:
         receipts, token = await reading.list_receipts(
@@ -163,7 +163,7 @@ class PaymentApi(PaymentServiceServicer):
             size=request.page_size,
             token=request.page_token,
         )
-        return pb.ListReceiptsResponse(receipts=map(receipt_message, receipts), next_page_token=token)
+        return pb.ListReceiptsResponse(receipts=map(_receipt, receipts), next_page_token=token)
 
     async def Reconcile(self, request: pb.ReconcileRequest, context: Any) -> pb.ReconcileResponse:
         found = await reconciling.reconcile(self._ports, current_caller(), day=request.date)
@@ -230,6 +230,14 @@ def _review(review: Review) -> pb.PaymentReview:
         create_time=timestamp(review.at),
         decide_time=timestamp(review.decided_at),
     )
+
+
+def _receipt(receipt: Receipt) -> pb.Receipt:
+    """The receipt as the caller may see it: to officials a tax code that is a person's number is masked."""
+    shown = receipt_message(receipt)
+    if current_caller().kind == "official":
+        shown.payer_tax_code = receipt.masked_tax_code
+    return shown
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:

@@ -203,7 +203,7 @@ async def test_a_sign_up_says_everything_that_is_wrong_at_once(identity: Identit
     wrong = pb.SignUpRequest(
         kind=pb.ACCOUNT_KIND_PERSON,
         name="7",
-        citizen_number="003090000001",
+        citizen_number="003490000001",
         tax_code="0100109106",
         phone="0123456789",
         email="nobody@",
@@ -214,7 +214,7 @@ async def test_a_sign_up_says_everything_that_is_wrong_at_once(identity: Identit
     assert isinstance(error, InvalidInput)
     assert {violation.field: violation.reason for violation in error.violations} == {
         "name": "NAME_LENGTH",
-        "citizen_number": "CITIZEN_NUMBER_PLACE",
+        "citizen_number": "CITIZEN_NUMBER_CENTURY",
         "tax_code": "NOT_FOR_PERSONS",
         "phone": "PHONE_SHAPE",
         "email": "EMAIL_SHAPE",
@@ -863,6 +863,34 @@ async def test_an_old_agency_leads_to_the_one_that_took_over(
     second = await identity.call("ListAgencies", before)
     assert {first.agencies[0].code, second.agencies[0].code} == {"H32.70", "H32.71"}
     assert second.next_page_token == ""
+
+
+async def test_a_household_business_has_its_owners_number_and_the_counter_is_told_of_an_unknown_place(
+    identity: Identity,
+) -> None:
+    desk = await identity.token("nt.tiepnhan")
+    person = identity.citizen()
+    number = f"003{person.citizen_number[3:]}"
+    for kind, given in (
+        (pb.ACCOUNT_KIND_PERSON, "citizen_number"),
+        (pb.ACCOUNT_KIND_ORGANISATION, "tax_code"),
+    ):
+        request = pb.OpenAccountRequest(
+            kind=kind,
+            name="Hộ kinh doanh Bình Minh" if given == "tax_code" else "Nguyễn Thị An",
+            agency="H32.15",
+            papers=[pb.Paper(kind=pb.PAPER_KIND_CITIZEN_CARD, number=number)],
+        )
+        setattr(request, given, number)
+        opened = await identity.call("OpenAccount", request, desk)
+        assert list(opened.hints) == ["CITIZEN_NUMBER_PLACE"]
+        assert number not in str(opened), "the counter knows it from the papers"
+        whole = pb.GetAccountRequest(id=opened.account.id)
+        account = (await identity.call("GetAccount", whole, await identity.service_token())).account
+        assert account.tax_code == number, "the receipts of both carry it"
+    known = identity.citizen()
+    request = _at_counter(known)
+    assert list((await identity.call("OpenAccount", request, desk)).hints) == []
 
 
 async def test_an_agency_is_not_overwritten_from_a_stale_copy(identity: Identity) -> None:

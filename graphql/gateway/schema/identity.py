@@ -10,6 +10,7 @@ import strawberry
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.binding import enum, fill, view
+from gateway.messages import text
 from gateway.relay import connect
 from gateway.scalars import Date, DateTime
 from gateway.schema.base import Connection, Info, Node, mutation, one, own, resolver, rpc
@@ -253,12 +254,34 @@ class SignedOut:
     signed_out: bool
 
 
+@dataclass(frozen=True)
+class HintText:
+    """A hint as people read it."""
+
+    code: str
+    message: str
+
+
+@view(HintText)
+class Hint:
+    """What an official shall look at twice; it keeps nobody from anything."""
+
+    code: str = strawberry.field(description="Stable, such as `CITIZEN_NUMBER_PLACE`.")
+    message: str = strawberry.field(description="For people, in the caller's language.")
+
+
+def _hints(self: Any, info: Info) -> Any:
+    locale = info.context.locale
+    return [HintText(code, text(code, locale)) for code in self.hints]
+
+
 @view(pb.OpenAccountResponse)
 class OpenedAccount:
     """An account opened at the counter, with the code by which its owner claims it."""
 
     account: Account
     activation_code: str | None
+    hints: list[Hint] = strawberry.field(resolver=_hints)
 
 
 @view(pb.ProveAccountResponse)
@@ -269,6 +292,7 @@ class AwaitedProof:
     activation_code: str | None = strawberry.field(
         description="Null when the account is proven in this name already."
     )
+    hints: list[Hint] = strawberry.field(resolver=_hints)
 
 
 @strawberry.input

@@ -18,6 +18,7 @@ from identity.domain.identifiers import (
     masked_for_office,
     phone_of,
     tax_code_of,
+    tax_rule,
     username_of,
 )
 from identity.domain.names import organisation_name_of, person_name_of
@@ -325,6 +326,18 @@ class Account:
         """The citizen number of a person, the tax code of an organisation; None when there is none."""
         return next((it for it in self.identifiers if it.type in NUMBERS), None)
 
+    @property
+    def number_text(self) -> str:
+        """The digits of `number`; empty for none."""
+        return self.number.value if self.number else ""
+
+    def tax_number(self, on: date) -> str:
+        """The tax code on a day: an organisation's own; a person's citizen number, once it is proven, where
+        the rule of that day says so. Empty for none."""
+        if self.kind is Kind.PERSON and self.verified and tax_rule(on).citizen_number:
+            return self.citizen_number if self.citizen_number.isdecimal() else ""  # not of a masked one
+        return self.tax_code
+
     def for_others(self) -> Account:
         """What a citizen may see of somebody else: the name, an official's roles, no way to reach them."""
         return Account(
@@ -341,15 +354,16 @@ class Account:
 
     def for_office(self, *, admin: bool) -> Account:
         """What an official may see without a need to know: of persons and organisations no identifier whole,
-        but the tax code of an organisation, which its own papers show to everybody; of an official nothing
-        that reaches or names them for signing in, unless an admin asks, who keeps these accounts."""
+        but the tax code of an organisation, which its own papers show to everybody, if that is not a person's
+        number; of an official nothing that reaches or names them for signing in, unless an admin asks, who
+        keeps these accounts."""
         if self.official:
             return self if admin else replace(self, phone="", email="", username="", events=[])
         shown = {it.type: masked_for_office(it) for it in self.identifiers}
         return replace(
             self,
             citizen_number=shown.get("citizen_number", ""),
-            tax_code=self.tax_code if self.kind is Kind.ORGANISATION else shown.get("tax_code", ""),
+            tax_code=self.tax_code if len(self.tax_code) != 12 else shown.get("tax_code", ""),
             phone=shown.get("phone", ""),
             email=shown.get("email", ""),
             events=[],
@@ -560,7 +574,12 @@ def registration(
         citizen_number=check.read(
             "citizen_number", citizen_number, lambda text: citizen_number_of(text, year=year), required=person
         ),
-        tax_code=check.read("tax_code", tax_code, tax_code_of, required=kind is Kind.ORGANISATION),
+        tax_code=check.read(
+            "tax_code",
+            tax_code,
+            lambda text: tax_code_of(text, on=now.astimezone(VIETNAM).date()),
+            required=kind is Kind.ORGANISATION,
+        ),
         phone=check.read("phone", phone, phone_of),
         email=check.read("email", email, email_of),
         locale=check.read("locale", locale, locale_of) or "vi",

@@ -89,6 +89,28 @@ _TAX_WEIGHTS = (31, 29, 23, 19, 17, 13, 7, 5, 3)
 _LOCALES = ("vi", "en")
 
 
+@dataclass(frozen=True)
+class TaxRule:
+    """What serves as a tax code from a day on."""
+
+    valid_from: date
+    citizen_number: bool  # of persons and household businesses: the citizen number instead of 10 digits
+
+
+# Circular 86/2024/TT-BTC changes it on 2025-07-01. A change of the law is a further line, the newest last.
+TAX_RULES: Final = (
+    TaxRule(date(2012, 1, 1), citizen_number=False),
+    TaxRule(date(2025, 7, 1), citizen_number=True),
+)
+
+
+def tax_rule(on: date | None = None) -> TaxRule:
+    """The rule in force on a day, before the first line the first; None: the newest."""
+    if on is None:
+        return TAX_RULES[-1]
+    return next((rule for rule in reversed(TAX_RULES) if rule.valid_from <= on), TAX_RULES[0])
+
+
 class Malformed(ValueError):
     """A value that breaks its rule; `reason` is a stable code."""
 
@@ -149,8 +171,13 @@ class CitizenNumber:
 
     @property
     def place(self) -> str:
-        """The province where the birth was registered; `""` when it was abroad."""
+        """The province where the birth was registered; `""` when it was abroad or is not known."""
         return PROVINCES.get(self.digits[:3], "")
+
+    @property
+    def place_known(self) -> bool:
+        """Whether the first three digits are those of a province or lie where countries have theirs."""
+        return self.digits[:3] in PROVINCES or int(self.digits[:3]) in _FOREIGN_BIRTH
 
     @property
     def female(self) -> bool:
@@ -164,12 +191,13 @@ class CitizenNumber:
 
     @classmethod
     def parse(cls, text: str, *, year: int) -> CitizenNumber:
-        """The number as typed, with spaces or dots allowed; `year` is the present one. Raises Malformed."""
+        """The number as typed, with spaces or dots allowed; `year` is the present one. Raises Malformed.
+
+        A place that we do not know is taken: our table may be older than the number. A counter is told.
+        """
         digits = re.sub(r"[\s.]", "", text)
         if not re.fullmatch(r"[0-9]{12}", digits):
             raise Malformed("CITIZEN_NUMBER_SHAPE", "a citizen number has 12 digits")
-        if digits[:3] not in PROVINCES and int(digits[:3]) not in _FOREIGN_BIRTH:
-            raise Malformed("CITIZEN_NUMBER_PLACE", "no province or country has this code")
         number = cls(digits)
         if digits[3] not in "0123":
             raise Malformed("CITIZEN_NUMBER_CENTURY", "the fourth digit is 0 to 3")
@@ -183,9 +211,23 @@ def citizen_number_of(text: str, *, year: int) -> str:
     return CitizenNumber.parse(text, year=year).digits
 
 
-def tax_code_of(text: str) -> str:
-    """A tax code as `0100109106` or, for a branch, `0100109106-001`; the last of the 10 digits is checked."""
-    match = re.fullmatch(r"([0-9]{10})(?:-?([0-9]{3}))?", re.sub(r"[\s.]", "", text))
+def hints_on(number: str) -> tuple[str, ...]:
+    """What an official at a counter shall look at twice in a citizen number or a tax code, as codes."""
+    if re.fullmatch(r"[0-9]{12}", number) and not CitizenNumber(number).place_known:
+        return ("CITIZEN_NUMBER_PLACE",)
+    return ()
+
+
+def tax_code_of(text: str, *, on: date | None = None) -> str:
+    """A tax code as `0100109106` or, for a branch, `0100109106-001`; the last of the 10 digits is checked.
+
+    By the rule in force on the day `on` (None: the newest) also the 12 digits of a citizen number, which is
+    the tax code of a household business.
+    """
+    compact = re.sub(r"[\s.]", "", text)
+    if tax_rule(on).citizen_number and re.fullmatch(r"[0-9]{12}", compact):
+        return citizen_number_of(compact, year=on.year if on else 9999)
+    match = re.fullmatch(r"([0-9]{10})(?:-?([0-9]{3}))?", compact)
     if match is None:
         raise Malformed("TAX_CODE_SHAPE", "a tax code has 10 digits, and 3 more for a branch")
     digits, branch = match.groups()
@@ -259,11 +301,12 @@ class Identifier:
 def identifiers_in(text: str) -> tuple[Identifier, ...]:
     """What the text can mean to somebody signing in, most likely first; empty when it can mean nothing.
 
-    Ten digits may be a phone and a tax code at once. A citizen number is taken by its shape alone here.
+    Ten digits may be a phone and a tax code at once, twelve the number of a person and the tax code of their
+    household business. A citizen number is taken by its shape alone here.
     """
     digits = re.sub(r"[\s.]", "", text)
     if re.fullmatch(r"[0-9]{12}", digits):
-        return (Identifier("citizen_number", digits),)
+        return (Identifier("citizen_number", digits), Identifier("tax_code", digits))
     found = []
     for kind, parse in (
         ("phone", phone_of),
@@ -285,7 +328,7 @@ def masked_for_office(identifier: Identifier) -> str:
     if identifier.type == "email":
         local, at, domain = value.partition("@")
         return f"{local[:1]}***{at}{domain}"
-    kept = 4 if identifier.type == "citizen_number" else 3
+    kept = 4 if len(value) == 12 else 3
     return value[:kept] + "*" * max(len(value) - kept - 2, 0) + value[-2:]
 
 

@@ -65,6 +65,12 @@ class Receipt:
             self.events.append(ReceiptVoided(reason))
 
     @property
+    def masked_tax_code(self) -> str:
+        """The payer's tax code for an official: one of twelve digits is a person's number, and masked."""
+        code = self.payer_tax_code
+        return f"{code[:4]}******{code[-2:]}" if len(code) == 12 else code
+
+    @property
     def number_text(self) -> str:
         """The number as printed: eight digits."""
         return f"{self.number:08d}"

@@ -128,3 +128,28 @@ def test_a_series_ends_at_eight_digits() -> None:
     assert book.allocate("a") == 99_999_999
     with pytest.raises(FailedPrecondition, match="SERIES_EXHAUSTED"):
         book.allocate("b")
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("079090000101", "0790******01"),
+        ("0100109106-001", "0100109106-001"),
+        ("0100109106", "0100109106"),
+        ("", ""),
+    ],
+)
+def test_officials_see_no_persons_number_on_a_receipt(code: str, shown: str) -> None:
+    receipt = receipts.Receipt(
+        *("r", "c", "d", "H32.15-261123-0001", "Khai sinh", "EBL01", "26TAB"),
+        number=1,
+        payer="an",
+        payer_name="Nguyễn Thị An",
+        payer_tax_code=code,
+        agency="H32.15",
+        lines=[],
+        amount=8000,
+        currency="VND",
+        issued_at=datetime(2026, 11, 23, tzinfo=UTC),
+    )
+    assert receipt.masked_tax_code == shown

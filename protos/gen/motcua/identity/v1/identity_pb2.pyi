@@ -845,19 +845,25 @@ class OpenAccountResponse(_message.Message):
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     ACTIVATION_CODE_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
     activation_code: _builtins.str
     """Handed to the person once. Empty when the account is in use already; a new one when nobody has claimed it yet."""
     @_builtins.property
     def account(self) -> Global___Account: ...
+    @_builtins.property
+    def hints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Codes of what to look at twice, such as CITIZEN_NUMBER_PLACE: no province is known that has these first digits."""
+
     def __init__(
         self,
         *,
         account: Global___Account | None = ...,
         activation_code: _builtins.str = ...,
+        hints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "activation_code", b"activation_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "activation_code", b"activation_code", "hints", b"hints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -907,19 +913,25 @@ class ProveAccountResponse(_message.Message):
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     ACTIVATION_CODE_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
     activation_code: _builtins.str
     """Handed to the person once. Empty when the account is proven in this name already."""
     @_builtins.property
     def account(self) -> Global___Account: ...
+    @_builtins.property
+    def hints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in OpenAccountResponse."""
+
     def __init__(
         self,
         *,
         account: Global___Account | None = ...,
         activation_code: _builtins.str = ...,
+        hints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "activation_code", b"activation_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "activation_code", b"activation_code", "hints", b"hints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
