@@ -66,6 +66,10 @@ chaos: setup ## kill -9 every part in the middle of the journey, in turn (minute
 cluster-test: setup ## disturb a whole installation on a cluster (half an hour): make cluster-test CONTEXT=kind-motcua
 	$(BIN)/pytest tests/cluster -m "cluster or not cluster" -v -s --tb=short $(ARGS)
 
+fuzz: setup ## requests that schemathesis makes up, as stranger, citizen and official: make fuzz ARGS="--minutes 5"
+	@python3 -I dev/venv.py tests/fuzz/schemathesis.lock .venv-fuzz
+	@exec $(PY) -m tests.fuzz $(ARGS)
+
 upload-test: setup ## 200 MB by tus over a line that breaks twice: SHA-256, memory of every process, throughput
 	@exec $(PY) -m tests.load.upload $(ARGS)
 
@@ -111,11 +115,12 @@ manifests: setup ## render deploy/k8s and check it: Kubernetes' schemas, checkov
 RESOLVE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 WHEELS := uv pip compile --quiet --python-version 3.12 --only-binary :all: requirements-runtime.lock
-lock: ## resolve pyproject.toml into the lock files: all, what the image needs, checkov (needs uv)
+lock: ## resolve pyproject.toml into the lock files: all, what the image needs, checkov, schemathesis (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is not on the path (pip install uv)" >&2; exit 2; }
 	$(RESOLVE) pyproject.toml --extra dev -o requirements.lock
 	$(RESOLVE) pyproject.toml --constraint requirements.lock -o requirements-runtime.lock
 	$(RESOLVE) --group checkov -o deploy/checkov.lock
+	$(RESOLVE) --group fuzz -o tests/fuzz/schemathesis.lock
 	@echo "is there a wheel of everything in the image, for both machines?"
 	$(WHEELS) --python-platform x86_64-manylinux_2_28 >/dev/null
 	$(WHEELS) --python-platform aarch64-manylinux_2_28 >/dev/null
@@ -123,4 +128,4 @@ lock: ## resolve pyproject.toml into the lock files: all, what the image needs, 
 ci: ## what CI runs, from nothing
 	@.ci/run
 
-.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import crawl test load chaos cluster-test upload-test proof lint fmt types gen gen-check schema schema-check dead settings manifests lock ci
+.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import crawl test load chaos cluster-test fuzz upload-test proof lint fmt types gen gen-check schema schema-check dead settings manifests lock ci
