@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pikepdf
@@ -37,6 +37,12 @@ _ANNOTATIONS = {
     "/Screen": "Screen",
     "/3D": "3D",
 }
+_ARRAY, _DICTIONARY, _STREAM = (
+    pikepdf.ObjectType.array,
+    pikepdf.ObjectType.dictionary,
+    pikepdf.ObjectType.stream,
+)
+_HOLDERS = frozenset((_ARRAY, _DICTIONARY))
 _LINK = re.compile(r"\s*(https?|mailto|tel):", re.IGNORECASE)
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*:|\\\\|//)", re.IGNORECASE)
 
@@ -64,10 +70,11 @@ def _looked(file: pikepdf.Pdf, path: str) -> Finding:
         raise too_much(f"{_MOST_OBJECTS} objects")
     attachments, signatures = False, []
     for thing in _things(file):
-        if (what := _activity(thing)) is not None:
+        keys = thing.keys()
+        if (what := _activity(thing, keys)) is not None:
             raise active(what)
-        attachments = attachments or _carries_file(thing)
-        if "/ByteRange" in thing and "/Contents" in thing:
+        attachments = attachments or _carries_file(thing, keys)
+        if "/ByteRange" in keys and "/Contents" in keys:
             signatures.append(thing)
     signed = any(_is_signature(thing, path) for thing in signatures)
     if attachments and not signed:
@@ -82,31 +89,33 @@ def _things(file: pikepdf.Pdf) -> Iterator[Any]:
         waiting.append(thing)
         while waiting:
             found = waiting.pop()
-            if isinstance(found, pikepdf.Array):
-                inner: Any = found
-            elif isinstance(found, (pikepdf.Dictionary, pikepdf.Stream)):
+            kind = _kind(found)
+            if kind == _ARRAY:
+                inner: Iterable[Any] = found
+            elif kind == _STREAM:
                 yield found
-                inner = found.values() if isinstance(found, pikepdf.Dictionary) else _values(found)
+                inner = [found.get(key) for key in found.keys()]  # noqa: SIM118 (a stream is no mapping)
+            elif kind == _DICTIONARY:
+                yield found
+                inner = found.values()
             else:
                 continue
             # Indirect ones come by themselves; following them would go in circles.
-            waiting.extend(
-                item
-                for item in inner
-                if isinstance(item, (pikepdf.Array, pikepdf.Dictionary)) and not item.is_indirect
-            )
+            waiting.extend(item for item in inner if _kind(item) in _HOLDERS and not item.is_indirect)
+    # What memory did not suffice for, or what cannot be read, is left out by the library, with a warning.
+    if unread := next((w for w in map(str, file.get_warnings()) if "error reading object" in w), ""):
+        raise too_much("memory") if "bad_alloc" in unread else damaged("PDF: an object cannot be read")
 
 
-def _values(stream: Any) -> list[Any]:
-    return [stream.get(key) for key in stream.keys()]  # noqa: SIM118 (a stream is no mapping)
+def _kind(thing: Any) -> Any:
+    """The library's own `isinstance` is many times slower."""
+    return thing._type_code if type(thing) is pikepdf.Object else None
 
 
-def _activity(thing: Any) -> str | None:
+def _activity(thing: Any, keys: set[str]) -> str | None:
     """The word for what would happen, or None."""
-    keys = set(thing.keys())
-    for key, what in _KEYS.items():
-        if key in keys:
-            return what
+    if not keys.isdisjoint(_KEYS):
+        return next(what for key, what in _KEYS.items() if key in keys)
     if "/S" in keys and (what := _ACTIONS.get(_name(thing.get("/S")), "")):
         return what
     if "/Subtype" in keys and (what := _ANNOTATIONS.get(_name(thing.get("/Subtype")), "")):
@@ -117,25 +126,23 @@ def _activity(thing: Any) -> str | None:
         text = str(address.get("/Base", "")) if isinstance(address, pikepdf.Dictionary) else str(address)
         if _SCHEME.match(text) and not _LINK.match(text):
             return "URI"
-    if isinstance(thing, pikepdf.Stream) and {"/F", "/FFilter"} & keys:
+    if not keys.isdisjoint(("/F", "/FFilter")) and _kind(thing) == _STREAM:
         return "external file"
     if "/Ref" in keys and isinstance(thing.get("/Ref"), pikepdf.Dictionary) and "/F" in thing.get("/Ref"):
         return "external file"
     return None
 
 
-def _carries_file(thing: Any) -> bool:
+def _carries_file(thing: Any, keys: set[str]) -> bool:
     return (
-        "/EF" in thing
-        or "/EmbeddedFiles" in thing
-        or "/Collection" in thing
-        or _name(thing.get("/Type")) == "/EmbeddedFile"
-        or _name(thing.get("/Subtype")) == "/FileAttachment"
+        not keys.isdisjoint(("/EF", "/EmbeddedFiles", "/Collection"))
+        or ("/Type" in keys and _name(thing.get("/Type")) == "/EmbeddedFile")
+        or ("/Subtype" in keys and _name(thing.get("/Subtype")) == "/FileAttachment")
     )
 
 
 def _name(value: Any) -> str:
-    return str(value) if isinstance(value, pikepdf.Name) else ""
+    return str(value) if _kind(value) == pikepdf.ObjectType.name_ else ""
 
 
 def _is_signature(thing: Any, path: str) -> bool:
