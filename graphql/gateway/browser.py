@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.leaving import Leaving
 from gateway.settings import GatewaySettings
 
+DEVICE_SECONDS: Final = 180 * 86400.0  # as long as identity knows a device
 COOKIE_PATH: Final = "/graphql"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALLOW_HEADERS = (
@@ -31,10 +32,10 @@ def cookie_name(settings: GatewaySettings) -> str:
     return "__Secure-motcua-refresh" if settings.cookie_secure else "motcua-refresh"
 
 
-def cookie(settings: GatewaySettings, value: str, seconds: float) -> str:
-    """The Set-Cookie of a refresh token; an empty value deletes it."""
+def cookie(settings: GatewaySettings, value: str, seconds: float, name: str = "") -> str:
+    """The Set-Cookie of a refresh token, or of that name; an empty value deletes it."""
     jar: SimpleCookie = SimpleCookie()
-    name = cookie_name(settings)
+    name = name or cookie_name(settings)
     jar[name] = value
     morsel = jar[name]
     morsel["path"] = COOKIE_PATH
@@ -44,6 +45,11 @@ def cookie(settings: GatewaySettings, value: str, seconds: float) -> str:
     if settings.cookie_secure:
         morsel["secure"] = True
     return morsel.OutputString()
+
+
+def device_cookie_name(settings: GatewaySettings) -> str:
+    """The cookie by which a device that signed in before is known."""
+    return "__Secure-motcua-device" if settings.cookie_secure else "motcua-device"
 
 
 def origin_allowed(settings: GatewaySettings, headers: Mapping[str, str]) -> bool:

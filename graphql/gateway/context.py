@@ -30,11 +30,14 @@ class Session:
     """What may happen to the caller's refresh cookie: `received` came with the request, `set` goes with the
     answer.
 
+    `device` is what came in the cookie of a device that signed in before, `known` what it is to keep.
     `set` is (value, seconds to live); an empty value deletes the cookie. `possible` is False where there is
     no HTTP answer to put it on.
     """
 
     received: str = ""
+    device: str = ""
+    known: str = ""
     set: tuple[str, float] | None = None
     possible: bool = False
 

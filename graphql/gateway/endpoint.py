@@ -151,7 +151,11 @@ class GraphQL:
             client_address=request.client.host if request.client else "",
             user_agent=headers.get("user-agent", ""),
             public_url=self.public_url(request),
-            session=Session(request.cookies.get(browser.cookie_name(self.settings), ""), possible=http),
+            session=Session(
+                request.cookies.get(browser.cookie_name(self.settings), ""),
+                request.cookies.get(browser.device_cookie_name(self.settings), "")[:100],
+                possible=http,
+            ),
             live=self.live,
         )
 
@@ -307,6 +311,10 @@ class GraphQL:
         response = _response(400 if "data" not in answer and media == _GRAPHQL else 200, answer, media)
         if context.session.set is not None:
             response.headers.append("set-cookie", browser.cookie(self.settings, *context.session.set))
+        if device := context.session.known:
+            name = browser.device_cookie_name(self.settings)
+            told = browser.cookie(self.settings, device, browser.DEVICE_SECONDS, name)
+            response.headers.append("set-cookie", told)
         return response
 
     async def _read(self, request: Request) -> Asked:

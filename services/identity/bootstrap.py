@@ -23,6 +23,7 @@ from identity.handlers.ports import Ports
 from identity.passwords import Passwords
 from identity.store import (
     Attempts,
+    Devices,
     Limit,
     Names,
     account_store,
@@ -42,6 +43,7 @@ from kit.settings import Settings
 from motcua.identity.v1 import identity_pb2_grpc as grpc_pb
 
 _SWEEP = 3600.0  # seconds between two sweeps of ended sessions
+_DAY = 86400  # seconds without a try after which wrong ones are forgotten
 _WINDOW = 15 * 60  # seconds in which tries are counted
 
 log = logging.getLogger(__name__)
@@ -65,8 +67,15 @@ class IdentitySettings(Settings):
         "a list while a secret is changed: each of them is right",
     )
     service_secrets_file: str = Field(default="", description="file that holds what SERVICE_SECRETS would")
-    sign_in_tries: int = Field(default=8, ge=1, description="wrong passwords for an account in 15 minutes")
-    sign_in_tries_address: int = Field(default=100, ge=1, description="the same for a client address")
+    sign_in_tries: int = Field(
+        default=8,
+        ge=1,
+        description="wrong passwords for an account after which each next try waits longer, up to 15 min; "
+        "for a change of the password, those in 15 min",
+    )
+    sign_in_tries_address: int = Field(
+        default=100, ge=1, description="wrong passwords from a client address in 15 minutes"
+    )
     sign_up_tries_address: int = Field(
         default=100, ge=1, description="sign-ups from an address in 15 minutes"
     )
@@ -132,7 +141,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
     attempts = Attempts(
         database,
         {
-            "sign-in-identifier": Limit(settings.sign_in_tries, _WINDOW),
+            "sign-in": Limit(settings.sign_in_tries, _DAY),
             "sign-in-address": Limit(settings.sign_in_tries_address, _WINDOW),
             "change-password": Limit(settings.sign_in_tries, _WINDOW),
             "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
@@ -141,6 +150,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         },
         now,
     )
+    devices = Devices(database, now)
     citizens = Limits(
         timedelta(seconds=settings.citizen_session_idle), timedelta(seconds=settings.citizen_session_longest)
     )
@@ -157,6 +167,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         passwords=passwords,
         tokens=tokens,
         attempts=attempts,
+        devices=devices,
         clock=now,
         limits={Kind.PERSON: citizens, Kind.ORGANISATION: citizens, Kind.OFFICIAL: officials},
         ended=lambda since: ended_since(database, since),
@@ -197,7 +208,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         database=database,
         stores=[accounts, agencies, sessions, delegations],
         tasks=[sweep],
-        opening=[attempts.prepare, load_seed],
+        opening=[attempts.prepare, devices.prepare, load_seed],
         closing=[close],
         verifier=TokenVerifier(own_keys, EndedSessions(own_ended)),
     )

@@ -67,8 +67,13 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             password=request.password,
             client_address=request.client_address,
             user_agent=request.user_agent,
+            device_token=request.device_token,
         )
-        return pb.SignInResponse(tokens=_tokens(signed_in), account=account_message(signed_in.account))
+        return pb.SignInResponse(
+            tokens=_tokens(signed_in),
+            account=account_message(signed_in.account),
+            device_token=signed_in.device_token,
+        )
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, context: Any

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -35,6 +37,8 @@ from motcua.identity.v1 import identity_pb2 as pb
 
 CONTEXT: Final = "identity"
 _MOST_ENDED: Final = 5_000  # ended sessions told at once, the newest; each cost a password hash to begin
+DEVICE_DAYS: Final = 180  # days without a sign-in after which a device is not known any more
+_LONGEST_PAUSE: Final = 900  # seconds between two tries at worst: a hundred guesses a day
 _FOREVER: Final = "9999-12-31"
 _ABANDONED: Final = timedelta(minutes=2)  # far longer than a registration may take
 
@@ -240,6 +244,43 @@ class Attempts:
             wait = limit.window - int(self.clock().timestamp()) % limit.window
             raise RateLimited("TOO_MANY_ATTEMPTS", "too many tries; wait", retry_after=wait)
 
+    async def slow(self, what: str, who: str) -> None:
+        """One try more. After `most` each next one waits twice as long: seconds at first, a quarter of an
+        hour at most; a quiet `window` forgets them. Raises RateLimited for one that comes too early."""
+        limit, now = self.limits[what], self.clock()
+
+        def next_try(tries: int, until: str) -> tuple[int, str]:
+            if until > to_text(now):
+                wait = max(1, math.ceil((from_text(until) - now).total_seconds()))
+                raise RateLimited("TOO_MANY_ATTEMPTS", "too many tries; wait", retry_after=wait)
+            over = tries + 1 - limit.most
+            pause = min(2 ** min(over, 20), _LONGEST_PAUSE) if over >= 0 else 0
+            return tries + 1, to_text(now + timedelta(seconds=pause)) if pause else ""
+
+        await self._step(what, who, next_try)
+
+    async def relax(self, what: str, who: str) -> None:
+        """The last try was right: it is taken back, and nobody waits for it."""
+        await self._step(what, who, lambda tries, _until: (max(0, tries - 1), ""))
+
+    async def _step(self, what: str, who: str, step: Callable[[int, str], tuple[int, str]]) -> None:
+        key, now = derived("tries", what, who), self.clock()
+        while True:
+            stored = await patiently(lambda: self._collection.find_one({"_id": key}))
+            fresh = stored is not None and stored["expires"].replace(tzinfo=UTC) > now
+            tries, until = step(*((stored["value"], stored["until"]) if stored and fresh else (0, "")))
+            expires = now + timedelta(seconds=self.limits[what].window)
+            wanted = {"_id": key, "value": tries, "until": until, "expires": expires}
+            try:
+                if stored is None:
+                    await patiently(lambda: self._collection.insert_one(wanted))  # noqa: B023 - it is run at once
+                    return
+                held = {"_id": key, "value": stored["value"], "until": stored["until"]}
+                if (await patiently(lambda: self._collection.replace_one(held, wanted))).matched_count:  # noqa: B023
+                    return
+            except DuplicateKeyError:
+                pass  # another try was faster: it counts first
+
     async def forgive(self, what: str, who: str) -> None:
         """Takes one try back."""
         await self._add(what, who, -1)
@@ -262,6 +303,42 @@ class Attempts:
         while (stored := await patiently(step)) is None:
             pass  # it was there and has just expired
         return int(stored["value"])
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Which devices signed in to an account within DEVICE_DAYS: a document each, which expires."""
+
+    database: Database
+    clock: Clock
+
+    @property
+    def _collection(self) -> Collection:
+        return self.database["devices"]
+
+    async def prepare(self) -> None:
+        """Makes the indexes by which they expire and are forgotten."""
+        expiry = IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=0)
+        account = IndexModel([("account", ASCENDING)], name="account")
+        await patiently(lambda: self._collection.create_indexes([expiry, account]))
+
+    async def known(self, account: str, token_hash: str) -> bool:
+        """Whether the device with this token is one of the account's."""
+        key = derived("device", account, token_hash)
+        found = await patiently(lambda: self._collection.find_one({"_id": key}))
+        return found is not None and found["expires"].replace(tzinfo=UTC) > self.clock()
+
+    async def remember(self, account: str, token_hash: str) -> None:
+        """It signed in now."""
+        key = {"_id": derived("device", account, token_hash)}
+        wanted = {**key, "account": account, "expires": self.clock() + timedelta(days=DEVICE_DAYS)}
+        if not (await patiently(lambda: self._collection.replace_one(key, wanted))).matched_count:
+            with contextlib.suppress(DuplicateKeyError):  # the same device twice at once
+                await patiently(lambda: self._collection.insert_one(wanted))
+
+    async def forget(self, account: str) -> None:
+        """The account has no known device any more."""
+        await patiently(lambda: self._collection.delete_many({"account": account}))
 
 
 def _account_in(value: str) -> str:

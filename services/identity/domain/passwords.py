@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from identity.domain.identifiers import FieldCheck, Identifier
-from kit.text import nfc
+from kit.text import fold, nfc
 
 SHORTEST: Final = 10
 LONGEST: Final = 128
@@ -24,6 +24,12 @@ _COMMON: Final = """
     motcua1234 motcua12345 abcd123456 abcdef1234 aa12345678 a1b2c3d4e5 zaq12wsxcde 1029384756
 """
 COMMON_PASSWORDS: Final = frozenset(_COMMON.split())
+# Words that guessers of this country and of such a site begin with; English ones are in the library's lists.
+_LOCAL: Final = """
+    matkhau matkhaumoi dichvucong congdan vneid vietnam vietnamese khanhhoa nhatrang hanoi saigon danang
+    anhyeuem emyeuanh yeuem yeuanh toiyeu maiyeu giadinh chucmung nammoi hanhphuc nguyen tran thanhcong
+"""
+_SHARE: Final = 20  # letters that are looked at, from the beginning and from the end: longer takes too long
 
 
 def check_password(
@@ -47,6 +53,25 @@ def check_password(
         check.wrong(path, "PASSWORD_COMMON", "one of the passwords that are tried first")
     elif any(own in letters for own in _own_words(identifiers, name)):
         check.wrong(path, "PASSWORD_IS_IDENTIFIER", "contains what the account is known by")
+
+
+def guessed_texts(password: str) -> tuple[str, ...]:
+    """What is tried for how easily it is guessed: the two ends of the password, without accents. If both are
+    weak then so is the password."""
+    text = fold(password)
+    return (text,) if len(text) <= _SHARE else (text[:_SHARE], text[-_SHARE:])
+
+
+def guessed_first(identifiers: Sequence[Identifier], name: str) -> list[str]:
+    """The words that somebody who guesses the password of this account begins with."""
+    words = [*_LOCAL.split(), *_own_words(identifiers, name)]
+    parts = fold(name).split()
+    words += [*parts, "".join(parts), "".join(parts[-1:] + parts[:-1])]
+    for identifier in identifiers:
+        if identifier.type == "citizen_number":
+            words += [identifier.value[4:6], identifier.value[-6:]]  # the year of birth, the serial number
+        words += re.split(r"[\W_]+", identifier.value)
+    return [word for word in dict.fromkeys(words) if len(word) > 1]
 
 
 def _own_words(identifiers: Sequence[Identifier], name: str) -> list[str]:

@@ -21,7 +21,7 @@ from identity.domain.identifiers import Identifier, identifiers_in
 from identity.handlers.agencies import check_administers, check_administers_all
 from identity.handlers.ports import Asked, Ports
 from identity.handlers.proving import typed_code
-from identity.handlers.sessions import account_named, accounts_named, end_sessions
+from identity.handlers.sessions import account_named, accounts_named, check_guesses, end_sessions
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
 from kit.errors import AlreadyExists, FailedPrecondition, FieldViolation, Forbidden, InvalidInput, NotFound
 from kit.ids import derived, uuid7
@@ -70,6 +70,7 @@ async def sign_up(
         contact_required=not activation_code.strip(),
         password=password,
     )
+    await check_guesses(ports, password, who.identifiers, who.name)
     if activation_code.strip():
         return await _claim(
             ports, who.identifiers, code=activation_code, password=password, locale=locale, request=request
@@ -153,6 +154,7 @@ async def create_official(
     name, username, phone, email = official_details(
         name=name, username=username, phone=phone, email=email, password=password
     )
+    await check_guesses(ports, password, [Identifier("username", username)], name)
     grants = role_grants(roles)
     await _check_roles(ports, caller, grants)
     mark = request.fingerprint if request else uuid7()

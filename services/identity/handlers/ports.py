@@ -75,6 +75,7 @@ class Passwords(Protocol):
 
     async def hash(self, password: str) -> str: ...
     async def verify(self, stored: str, password: str) -> bool: ...
+    async def guessable(self, texts: Sequence[str], words: Sequence[str]) -> bool: ...
     def outdated(self, stored: str) -> bool: ...
 
 
@@ -92,8 +93,23 @@ class Attempts(Protocol):
     async def count(self, what: str, who: str) -> None:
         """One try more. Raises RateLimited with `retry_after` when there were too many in this window."""
 
+    async def slow(self, what: str, who: str) -> None:
+        """One try more. The first few are free; each later one waits longer. Raises RateLimited with
+        `retry_after` for one that comes too early, which then does not count."""
+
+    async def relax(self, what: str, who: str) -> None:
+        """The last try of `slow` was right: it is taken back."""
+
     async def forgive(self, what: str, who: str) -> None:
         """Takes one try back."""
+
+
+class Devices(Protocol):
+    """Devices that signed in to an account lately, by the SHA-256 of their tokens."""
+
+    async def known(self, account: str, token_hash: str) -> bool: ...
+    async def remember(self, account: str, token_hash: str) -> None: ...
+    async def forget(self, account: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,7 @@ class Ports:
     passwords: Passwords
     tokens: Tokens
     attempts: Attempts
+    devices: Devices
     clock: Clock
     limits: Mapping[Kind, Limits]
     ended: Callable[[datetime], Awaitable[list[Ended]]]

@@ -7,13 +7,14 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from identity.domain.accounts import NUMBERS, Account, Kind, Status, check_new_password
 from identity.domain.identifiers import Identifier, identifiers_in
+from identity.domain.passwords import guessed_first, guessed_texts
 from identity.domain.sessions import Session, session_in
 from identity.handlers.ports import Asked, Ended, Ports
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, REMEMBERED, Caller, Role, allow
@@ -24,11 +25,13 @@ from kit.errors import (
     Forbidden,
     InvalidInput,
     NotFound,
+    RateLimited,
     Unauthenticated,
 )
 from kit.ids import derived, uuid7
 from kit.text import fold
 
+_DEVICE_LETTERS: Final = 43  # of a token: 32 random bytes
 MOST_CLAIMANTS: Final = 3  # accounts that sign in by a number that nobody proved to be theirs
 
 log = logging.getLogger(__name__)
@@ -44,30 +47,46 @@ class SignedIn:
     access_expires: datetime
     refresh_token: str
     refresh_expires: datetime
+    device_token: str = ""
 
 
 @allow(ANYONE)
 async def sign_in(
-    ports: Ports, _caller: Caller, *, identifier: str, password: str, client_address: str, user_agent: str
+    ports: Ports,
+    _caller: Caller,
+    *,
+    identifier: str,
+    password: str,
+    client_address: str,
+    user_agent: str,
+    device_token: str = "",
 ) -> SignedIn:
     """Opens a session. An unknown identifier and a wrong password get the same answer in the same time.
 
-    A try counts before the password is looked at, so that parallel guesses count too, and is taken back
-    when it was right. Wrong tries lock an identifier for the rest of the window, for its owner too: open
-    sessions go on, and an account has other identifiers. Raises Unauthenticated (INVALID_CREDENTIALS),
-    RateLimited (TOO_MANY_ATTEMPTS), Forbidden (ACCOUNT_LOCKED).
+    A try counts for the account, whatever names it, before the password is looked at, so that parallel
+    guesses count too; it is taken back when it was right. After a few each waits longer than the one before,
+    but for a device that signed in to the account before: it has tries of its own, so that nobody can keep
+    the owner out. Raises Unauthenticated (INVALID_CREDENTIALS), RateLimited (TOO_MANY_ATTEMPTS), Forbidden
+    (ACCOUNT_LOCKED).
     """
     meant = identifiers_in(identifier)
-    tried = meant[0].key if meant else derived("unreadable", fold(identifier))
-    if client_address:
+    named = [account for one in meant for account in await accounts_named(ports, one)]
+    device = device_hash(device_token)
+    known = {account.id for account in named if await ports.devices.known(account.id, device)}
+    if client_address and not known:
         await ports.attempts.count("sign-in-address", client_address)
-    await ports.attempts.count("sign-in-identifier", tried)
-    account = await _account_with(ports, meant, password)
+    tried = {account.id: f"{account.id}|{device}" if account.id in known else account.id for account in named}
+    if not named:
+        tried[""] = meant[0].key if meant else derived("unreadable", fold(identifier))
+    open_to = await _slowed(ports, tried)
+    candidates = [account for account in named if account.id in open_to]
+    account = await _opened_by(ports, meant, candidates, password)
     if account is None:
         raise Unauthenticated("INVALID_CREDENTIALS", "no account has this identifier and this password")
-    if client_address:
+    if client_address and not known:
         await ports.attempts.forgive("sign-in-address", client_address)
-    await ports.attempts.forgive("sign-in-identifier", tried)
+    for id in open_to:
+        await ports.attempts.relax("sign-in", tried[id])
     if account.status is Status.LOCKED:
         raise Forbidden("ACCOUNT_LOCKED", "the account is locked")
     if ports.passwords.outdated(account.password_hash):
@@ -86,13 +105,16 @@ async def sign_in(
         epoch=account.epoch,
     )
     await ports.sessions.add(session)
+    if account.id not in known:
+        device_token = secrets.token_urlsafe(32)
+    await ports.devices.remember(account.id, device_hash(device_token))
     account = await ports.accounts.get(account.id)
     if not account.admits(session.id, session.epoch):  # locked, or another password, in this very moment
         await end_sessions(
             ports, account, "LOCKED" if account.status is Status.LOCKED else "PASSWORD_CHANGED"
         )
         raise Unauthenticated("INVALID_CREDENTIALS", "no account has this identifier and this password")
-    return _signed_in(ports, account, session, refresh_token)
+    return replace(_signed_in(ports, account, session, refresh_token), device_token=device_token)
 
 
 @allow(ANYONE)
@@ -160,6 +182,7 @@ async def change_password(
     """
     account = await ports.accounts.get(caller.subject)
     check_new_password(account, current=current, new=new)
+    await check_guesses(ports, new, account.identifiers, account.name, path="new_password")
     await ports.attempts.count("change-password", account.id)
     if request is not None and account.password_mark == request.fingerprint:
         # A repeat, and fingerprints know no passwords; perhaps the first time died before the sessions ended.
@@ -211,6 +234,15 @@ async def issue_service_token(
     return ports.tokens.issue(Caller(subject=service, kind="service"), ports.clock())
 
 
+async def check_guesses(
+    ports: Ports, password: str, identifiers: Sequence[Identifier], name: str, *, path: str = "password"
+) -> None:
+    """Raises InvalidInput (PASSWORD_COMMON) for a new password that a guesser finds early."""
+    if await ports.passwords.guessable(guessed_texts(password), guessed_first(identifiers, name)):
+        wrong = FieldViolation(path, "PASSWORD_COMMON", "one of the passwords that are tried first")
+        raise InvalidInput(violations=[wrong])
+
+
 async def end_sessions(ports: Ports, account: Account, reason: str) -> None:
     """Ends and announces the open sessions that the account does not admit any more."""
     now = ports.clock()
@@ -234,7 +266,7 @@ async def _open_sessions(ports: Ports, account: str) -> list[Session]:
 async def account_named(ports: Ports, meant: Identifier) -> Account | None:
     """The account that really has the identifier; a reservation alone, left by a crash, is none."""
     holder = await ports.names.holder(meant)
-    account = await ports.accounts.find(holder) if holder else None
+    account = await ports.accounts.find(holder or "nobody")  # a name that nobody has takes as long
     return account if account is not None and meant in account.identifiers else None
 
 
@@ -259,15 +291,37 @@ async def claimants(ports: Ports, number: Identifier) -> list[Account]:
     return found
 
 
-async def _account_with(ports: Ports, meant: tuple[Identifier, ...], password: str) -> Account | None:
-    """The account that one of the meanings names and the password opens.
+async def _slowed(ports: Ports, tried: Mapping[str, str]) -> list[str]:
+    """Counts a try under each name; answers those that need not wait. Raises RateLimited for none."""
+    open_to, refused = [], None
+    for id, who in tried.items():
+        try:
+            await ports.attempts.slow("sign-in", who)
+            open_to.append(id)
+        except RateLimited as error:
+            refused = error
+    if refused is not None and not open_to:
+        raise refused
+    return open_to
+
+
+def device_hash(token: str) -> str:
+    """What is stored of a device's token; empty for what is none."""
+    return hashlib.sha256(token.encode()).hexdigest() if len(token) == _DEVICE_LETTERS else ""
+
+
+async def _opened_by(
+    ports: Ports, meant: tuple[Identifier, ...], named: list[Account], password: str
+) -> Account | None:
+    """The account of those named that the password opens.
 
     A wrong password is compared as often for a number that nobody has as for one that many claim, so that
     the time does not tell them apart.
     """
-    named = [account for one in meant for account in await accounts_named(ports, one)]
     least = MOST_CLAIMANTS if any(one.type in NUMBERS for one in meant) else 1
-    named.sort(key=lambda it: it.verified)  # nor how long it takes to get into one's own new account
+    named = sorted(
+        named, key=lambda it: it.verified
+    )  # nor how long it takes to get into one's own new account
     tried: list[Account | None] = [*named, *[None] * (least - len(named))]
     for account in tried:
         if await ports.passwords.verify(account.password_hash if account else "", password):

@@ -109,6 +109,9 @@ class FakePasswords:
         self.meanwhile()
         return stored in (f"hash of {password}", f"old hash of {password}")
 
+    async def guessable(self, texts: Sequence[str], words: Sequence[str]) -> bool:
+        return False
+
     def outdated(self, stored: str) -> bool:
         return stored.startswith("old")
 
@@ -130,6 +133,26 @@ class FakeAttempts:
 
     async def forgive(self, what: str, who: str) -> None:
         self.counts[what, who] -= 1
+
+    async def slow(self, what: str, who: str) -> None:
+        await self.count(what, who)
+
+    async def relax(self, what: str, who: str) -> None:
+        await self.forgive(what, who)
+
+
+@dataclass
+class FakeDevices:
+    kept: set[tuple[str, str]] = field(default_factory=set)
+
+    async def known(self, account: str, token_hash: str) -> bool:
+        return (account, token_hash) in self.kept
+
+    async def remember(self, account: str, token_hash: str) -> None:
+        self.kept.add((account, token_hash))
+
+    async def forget(self, account: str) -> None:
+        self.kept = {one for one in self.kept if one[0] != account}
 
 
 async def nothing_ended(since: datetime) -> list[Ended]:
@@ -156,6 +179,7 @@ class World:
             passwords=self.passwords,
             tokens=FakeTokens(),
             attempts=self.attempts,
+            devices=FakeDevices(),
             clock=lambda: NOW,
             limits=dict.fromkeys(Kind, day),
             ended=nothing_ended,

@@ -469,11 +469,14 @@ class SignInRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     USER_AGENT_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
     identifier: _builtins.str
     """Citizen number, tax code, phone, e-mail or username."""
     password: _builtins.str
     client_address: _builtins.str
     user_agent: _builtins.str
+    device_token: _builtins.str
+    """What an earlier sign-in on this device answered: the wrong tries of others do not slow it down."""
     def __init__(
         self,
         *,
@@ -481,10 +484,11 @@ class SignInRequest(_message.Message):
         password: _builtins.str = ...,
         client_address: _builtins.str = ...,
         user_agent: _builtins.str = ...,
+        device_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "identifier", b"identifier", "password", b"password", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "device_token", b"device_token", "identifier", b"identifier", "password", b"password", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -529,6 +533,9 @@ class SignInResponse(_message.Message):
 
     TOKENS_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    device_token: _builtins.str
+    """Keep it for half a year and send it with the next sign-in."""
     @_builtins.property
     def tokens(self) -> Global___SessionTokens: ...
     @_builtins.property
@@ -538,10 +545,11 @@ class SignInResponse(_message.Message):
         *,
         tokens: Global___SessionTokens | None = ...,
         account: Global___Account | None = ...,
+        device_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "device_token", b"device_token", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -184,7 +184,7 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SignIn(self, request, context):
-        """Opens a session. Rate-limited by identifier and by client address.
+        """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class IdentityServiceStub:
     SignUp: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SignUpRequest, _identity_pb2.SignUpResponse]
     """Registers a person or an organisation, or claims with an activation code the account that an official opened."""
     SignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SignInRequest, _identity_pb2.SignInResponse]
-    """Opens a session. Rate-limited by identifier and by client address."""
+    """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Rotates the refresh token. A token used twice revokes the whole session (RFC 9700, 4.14)."""
     SignOut: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SignOutRequest, _identity_pb2.SignOutResponse]
@@ -101,7 +101,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     SignUp: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignUpRequest, _identity_pb2.SignUpResponse]  # type: ignore[assignment]
     """Registers a person or an organisation, or claims with an activation code the account that an official opened."""
     SignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignInRequest, _identity_pb2.SignInResponse]  # type: ignore[assignment]
-    """Opens a session. Rate-limited by identifier and by client address."""
+    """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Rotates the refresh token. A token used twice revokes the whole session (RFC 9700, 4.14)."""
     SignOut: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignOutRequest, _identity_pb2.SignOutResponse]  # type: ignore[assignment]
@@ -175,7 +175,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.SignInRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.SignInResponse, _abc.Awaitable[_identity_pb2.SignInResponse]]:
-        """Opens a session. Rate-limited by identifier and by client address."""
+        """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
 
     @_abc_1.abstractmethod
     def RefreshSession(
