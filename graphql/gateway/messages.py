@@ -313,6 +313,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Cơ quan được hỏi ý kiến chỉ chuyển trả lại hồ sơ.",
         "An agency that was asked for its opinion gives the dossier back.",
     ),
+    "RECALL_FIRST": (
+        "Hãy lấy lại hồ sơ từ cơ quan được hỏi ý kiến trước.",
+        "Take the dossier back from the agency that was asked first.",
+    ),
     "STEP_SKIPPED": ("Không được bỏ qua bước nào.", "No step is left out."),
     "UNKNOWN_STEP": ("Thủ tục không có bước này.", "The procedure has no such step."),
     "NOT_ITS_AGENCY": ("Bước đó thuộc cơ quan khác.", "That step belongs to another agency."),

@@ -386,7 +386,7 @@ class HandOffInput:
         default=None,
         description="Absent: it stays, or the step says whose it is. The agency of the next step completes "
         "the current one, which must be the caller's to complete; any other is asked for its opinion and "
-        "gives the dossier back.",
+        "gives the dossier back, or the agency whose step it is takes it back by naming itself.",
     )
     to_official_id: strawberry.ID | None = None
     to_step_id: str | None = strawberry.field(

@@ -42,6 +42,7 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 MOST_FORM = 256 * 1024  # letters of JSON
 DEEPEST_FORM = 16
 MOST_HAND_OVERS = 500  # lines of the control sheet after which it is no longer handed to and fro
+_HANDING = ("reception", "examiner", "leader")  # who may take it back from an agency that was asked
 _ROLES = {
     "reception": Party.RECEPTION,
     "examiner": Party.EXAMINER,
@@ -174,6 +175,8 @@ class Dossier:
                 found.add(Party.DESK)
             if agency == self.current_agency and self.state is not State.DRAFT and role in _ROLES:
                 found.add(Party.ASKED if self.away else _ROLES[role])
+            elif role in _HANDING and self.away and agency == self.route.place(self.step_at):
+                found.add(Party.HOME)
         if self.state is State.DRAFT:
             found.discard(Party.FRONT)
         return frozenset(found)
@@ -405,12 +408,16 @@ class Dossier:
         to_step: str = "",
     ) -> None:
         """Hands it to another official, agency or step, as `Route.handed` says. A step that is thereby
-        completed must be the actor's to complete; a return to an earlier step says why. `step_due` is that of
-        the step that it comes to, if that is another one."""
+        completed must be the actor's to complete; a return to an earlier step says why; the agency whose step
+        it is takes it back from one that was only asked. `step_due` is that of the step that it comes to, if
+        that is another one."""
         edge = self._may(Action.HAND_OFF, actor, at)
         move = self.route.handed(self.step_at, self.current_agency, agency, to_step)
         if move.to == self.step_at and move.agency == self.current_agency and official in ("", self.assignee):
             raise InvalidInput("NOTHING_CHANGES", "the dossier is there already")
+        recalled = Party.HOME in actor.parties and Party.ASKED not in actor.parties
+        if recalled and move != Move(self.step_at, self.route.place(self.step_at)):
+            raise FailedPrecondition("RECALL_FIRST", "the dossier is taken back before it goes elsewhere")
         if move.completes:
             _step_can_be_completed(self, actor, at)
         elif len(self.hand_overs) >= MOST_HAND_OVERS:

@@ -38,6 +38,7 @@ class Party(StrEnum):
     LEADER = "leader"  # of the agency that holds the dossier now
     CLERK = "clerk"  # of the agency that holds the dossier now
     ASKED = "asked"  # of an agency that has it only to give its opinion, and decides nothing
+    HOME = "home"  # of the agency whose step it is, while another one is asked: it can take it back
     PAYMENT = "payment"  # the payment service: a charge has been paid
 
 
@@ -91,7 +92,7 @@ GRAPH: tuple[Edge, ...] = (
     *_edges([_S.NEW], _S.NOT_RECEIVED, _A.REJECT, "DossierRejected", _P.FRONT),
     # Refused on examination: it has been received, so it can only be stopped, with form 03 all the same.
     *_edges(_RUNNING, _S.STOPPED, _A.REJECT, "DossierRejected", _P.EXAMINER, _P.LEADER),
-    *_edges(_HELD, _S.IN_PROCESS, _A.HAND_OFF, "DossierHandedOff", *_OFFICE, _P.ASKED),
+    *_edges(_HELD, _S.IN_PROCESS, _A.HAND_OFF, "DossierHandedOff", *_OFFICE, _P.ASKED, _P.HOME),
     *_edges(_HELD, _S.IN_PROCESS, _A.COMPLETE_STEP, "StepCompleted", *_OFFICE, _P.CLERK),
     *_edges(_HELD, _S.SUPPLEMENT_REQUESTED, _A.REQUEST_SUPPLEMENT, "SupplementRequested", *_OFFICE),
     *_edges(

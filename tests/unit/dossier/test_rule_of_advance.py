@@ -170,6 +170,21 @@ def test_an_agency_that_is_asked_for_its_opinion_gives_the_dossier_back_and_does
     assert (d.current_agency, d.step.id if d.step else "") == (WARD, "examine")
 
 
+def test_the_agency_whose_step_it_is_takes_the_dossier_back_from_one_that_does_not_answer() -> None:
+    d = received(CHAIN)
+    assert attempt(d, (WARD, "examiner"), "hand", TAX)
+    examiner = who(d, (WARD, "examiner"))
+    assert set(d.allowed(examiner, START)) == {Action.HAND_OFF}
+    for agency in (JUSTICE, TAX, ""):
+        with pytest.raises(DomainError):
+            d.hand_off(examiner, START, agency=agency, official="x", note="", step_due=None)
+    assert not attempt(d, (JUSTICE, "examiner"), "hand", WARD)
+    assert not attempt(d, (WARD, "clerk"), "hand", WARD)
+    assert attempt(d, (WARD, "examiner"), "hand", WARD)
+    assert (d.current_agency, d.hand_overs[-1].from_agency) == (WARD, TAX)
+    assert attempt(d, (WARD, "examiner"), "complete", "")
+
+
 def test_a_return_says_why_and_the_steps_after_it_are_done_anew() -> None:
     d = received(CHAIN)
     assert attempt(d, (WARD, "examiner"), "complete", "")
