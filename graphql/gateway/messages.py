@@ -172,6 +172,30 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Đề nghị này không còn chờ trả lời.",
         "The request does not wait for an answer any more.",
     ),
+    "OIDC_NOT_OFFERED": (
+        "Ở đây chưa có đăng nhập bằng tài khoản định danh.",
+        "There is no sign-in with an electronic identity here.",
+    ),
+    "OIDC_STATE_UNKNOWN": (
+        "Lần đăng nhập này đã hết hạn hoặc bắt đầu ở trình duyệt khác; hãy làm lại.",
+        "This sign-in is too old or was begun in another browser; begin again.",
+    ),
+    "OIDC_REFUSED": (
+        "Nơi cấp tài khoản định danh không xác nhận; hãy làm lại.",
+        "The identity provider did not confirm it; begin again.",
+    ),
+    "OIDC_NOT_PROVEN": (
+        "Tài khoản định danh chưa đủ mức xác thực để đăng nhập ở đây.",
+        "Your electronic identity is not proven well enough to sign in here.",
+    ),
+    "OIDC_LINKED": (
+        "Tài khoản định danh này đã liên kết với một tài khoản khác.",
+        "Another account is linked with this electronic identity.",
+    ),
+    "OIDC_UNAVAILABLE": (
+        "Nơi cấp tài khoản định danh đang không trả lời; hãy thử lại sau hoặc dùng mật khẩu.",
+        "The identity provider does not answer; try again later or use your password.",
+    ),
     "NO_PROOF_AWAITED": (
         "Chưa có quầy nào cấp mã cho tài khoản này.",
         "No counter gave out a code for this account.",

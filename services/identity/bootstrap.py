@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -20,12 +21,14 @@ from identity.domain.agencies import Level
 from identity.domain.sessions import Limits
 from identity.grpc_api import IdentityApi
 from identity.handlers.ports import Ports
+from identity.oidc import Client, OpenIdProvider
 from identity.passwords import Passwords
 from identity.store import (
     Attempts,
     Devices,
     Limit,
     Names,
+    SignIns,
     account_store,
     agency_store,
     delegation_store,
@@ -87,6 +90,24 @@ class IdentitySettings(Settings):
         default=2 * 3600, gt=0, description="seconds an official may stay away"
     )
     official_session_longest: float = Field(default=12 * 3600, gt=0, description="seconds it lasts at most")
+    oidc_issuer: str = Field(
+        default="",
+        description="identity provider that citizens may sign in with (OpenID Connect), as in its tokens; "
+        "https in production; empty: none",
+    )
+    oidc_client_id: str = Field(default="", description="what we are called there")
+    oidc_client_secret: SecretStr = Field(
+        default=SecretStr(""), description="our secret there; empty: a public client, with PKCE alone"
+    )
+    oidc_redirect_uri: str = Field(
+        default="", description="page of the web app to which the provider sends the browser back"
+    )
+    oidc_scopes: str = Field(default="openid profile", description="what we ask it for, separated by spaces")
+    oidc_number_claim: str = Field(default="citizen_number", description="claim with the citizen number")
+    oidc_name_claim: str = Field(default="name", description="claim with the full name")
+    oidc_proven_acr: list[str] = Field(
+        default=[], description="JSON array of the values of `acr` that prove who somebody is; empty: none"
+    )
     argon2_memory_kib: int = Field(
         default=19 * 1024, ge=64, description="memory of one password hash, in KiB"
     )
@@ -145,6 +166,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
             "sign-in-address": Limit(settings.sign_in_tries_address, _WINDOW),
             "change-password": Limit(settings.sign_in_tries, _WINDOW),
             "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
+            "oidc": Limit(settings.sign_in_tries_address, _WINDOW),
             "delegate": Limit(30, _WINDOW),
             "delegation-received": Limit(10, 86400),
         },
@@ -158,6 +180,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         timedelta(seconds=settings.official_session_idle),
         timedelta(seconds=settings.official_session_longest),
     )
+    sign_ins, provider = SignIns(database), _provider_of(settings)
     ports = Ports(
         accounts=accounts,
         agencies=agencies,
@@ -172,6 +195,8 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         limits={Kind.PERSON: citizens, Kind.ORGANISATION: citizens, Kind.OFFICIAL: officials},
         ended=lambda since: ended_since(database, since),
         service_secrets=secrets,
+        sign_ins=sign_ins,
+        provider=provider,
     )
 
     async def own_ended() -> list[Ended]:
@@ -200,6 +225,8 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
 
     async def close() -> None:
         passwords.close()
+        if provider is not None:
+            await provider.http.aclose()
 
     return Service(
         "identity",
@@ -208,9 +235,34 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         database=database,
         stores=[accounts, agencies, sessions, delegations],
         tasks=[sweep],
-        opening=[attempts.prepare, devices.prepare, load_seed],
+        opening=[attempts.prepare, devices.prepare, sign_ins.prepare, load_seed],
         closing=[close],
         verifier=TokenVerifier(own_keys, EndedSessions(own_ended)),
+    )
+
+
+def _provider_of(settings: IdentitySettings) -> OpenIdProvider | None:
+    """The identity provider that is set, if any. Raises CannotStart for settings that cannot be."""
+    if not settings.oidc_issuer:
+        return None
+    secure = settings.oidc_issuer.startswith("https://")
+    if settings.environment == "production" and not secure:
+        raise CannotStart("identity: OIDC_ISSUER must be reached by https in production")
+    for name in ("oidc_client_id", "oidc_redirect_uri"):
+        if not getattr(settings, name):
+            raise CannotStart(f"identity: OIDC_ISSUER needs {name.upper()}")
+    client = Client(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        client_secret=settings.oidc_client_secret.get_secret_value(),
+        redirect_uri=settings.oidc_redirect_uri,
+        scopes=settings.oidc_scopes,
+        number_claim=settings.oidc_number_claim,
+        name_claim=settings.oidc_name_claim,
+        proven_acr=tuple(settings.oidc_proven_acr),
+    )
+    return OpenIdProvider(
+        client, httpx.AsyncClient(follow_redirects=False), insecure=settings.environment != "production"
     )
 
 

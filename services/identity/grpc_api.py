@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from identity.domain.accounts import Account
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import hints_on
-from identity.handlers import accounts, agencies, delegations, proving, sessions
+from identity.handlers import accounts, agencies, delegations, oidc, proving, sessions
 from identity.handlers.ports import Ports
 from identity.handlers.sessions import SignedIn
 from identity.messages import (
@@ -73,6 +73,35 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             tokens=_tokens(signed_in),
             account=account_message(signed_in.account),
             device_token=signed_in.device_token,
+        )
+
+    async def BeginOidcSignIn(
+        self, request: pb.BeginOidcSignInRequest, context: Any
+    ) -> pb.BeginOidcSignInResponse:
+        begun = await oidc.begin_oidc_sign_in(
+            self._ports,
+            current_caller(),
+            take_over=request.take_over,
+            client_address=request.client_address,
+        )
+        return pb.BeginOidcSignInResponse(
+            url=begun.url, binding=begun.binding, expire_time=timestamp(begun.expires)
+        )
+
+    async def CompleteOidcSignIn(
+        self, request: pb.CompleteOidcSignInRequest, context: Any
+    ) -> pb.CompleteOidcSignInResponse:
+        signed_in = await oidc.complete_oidc_sign_in(
+            self._ports,
+            current_caller(),
+            code=request.code,
+            state=request.state,
+            issuer=request.iss,
+            binding=request.binding,
+            user_agent=request.user_agent,
+        )
+        return pb.CompleteOidcSignInResponse(
+            tokens=_tokens(signed_in), account=account_message(signed_in.account)
         )
 
     async def RefreshSession(

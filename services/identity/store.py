@@ -19,7 +19,7 @@ from identity.domain.agencies import Agency
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import Identifier
 from identity.domain.sessions import Session
-from identity.handlers.ports import Ended
+from identity.handlers.ports import Ended, PendingSignIn
 from identity.messages import (
     agency_message,
     delegation_message,
@@ -32,6 +32,7 @@ from kit.clock import Clock, from_text, to_text
 from kit.errors import AlreadyExists, RateLimited
 from kit.ids import derived
 from kit.mongo import Collection, Database, Document, Index, Store, patiently, reserve
+from kit.plain import from_plain, to_plain
 from motcua.identity.v1 import events_pb2 as announced
 from motcua.identity.v1 import identity_pb2 as pb
 
@@ -339,6 +340,42 @@ class Devices:
     async def forget(self, account: str) -> None:
         """The account has no known device any more."""
         await patiently(lambda: self._collection.delete_many({"account": account}))
+
+
+@dataclass(frozen=True)
+class SignIns:
+    """Sign-ins that wait for an identity provider: one document each, `{_id: hash of the state, …}`, which is
+    deleted by whoever completes it and expires else."""
+
+    database: Database
+
+    @property
+    def _collection(self) -> Collection:
+        return self.database["sign_ins"]
+
+    async def prepare(self) -> None:
+        """Makes the index by which those that nobody completed expire."""
+        expiry = IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=0)
+        await patiently(lambda: self._collection.create_indexes([expiry]))
+
+    async def keep(self, state: str, pending: PendingSignIn) -> None:
+        """Keeps it until it expires."""
+        value = to_plain(pending)
+        document = {"_id": state, "value": value, "expires": pending.expires}
+
+        async def step() -> None:
+            with contextlib.suppress(DuplicateKeyError):  # our own write, whose answer was lost
+                await self._collection.insert_one(dict(document))
+
+        await patiently(step)
+
+    async def take(self, state: str) -> PendingSignIn | None:
+        """What was kept, for one caller once; after a broken connection perhaps for none."""
+        found = await patiently(lambda: self._collection.find_one({"_id": state}))
+        if found is None:
+            return None
+        gone = await patiently(lambda: self._collection.delete_one({"_id": state}))
+        return from_plain(PendingSignIn, found["value"]) if gone.deleted_count == 1 else None
 
 
 def _account_in(value: str) -> str:

@@ -1380,6 +1380,8 @@ OFFICIALS = {"examiner", "reception", "admin"}
 MAY = {
     "SignUp": EVERYBODY,
     "SignIn": EVERYBODY,
+    "BeginOidcSignIn": EVERYBODY,
+    "CompleteOidcSignIn": EVERYBODY,
     "RefreshSession": EVERYBODY,
     "SignOut": EVERYBODY - {"nobody", "service"},
     "ListEndedSessions": EVERYBODY,

@@ -49,6 +49,8 @@ World = Any
 TABLE = """
 IdentityService.SignUp             | anyone                     | everyone                     |
 IdentityService.SignIn             | anyone                     | everyone                     |
+IdentityService.BeginOidcSignIn    | anyone                     | everyone                     |
+IdentityService.CompleteOidcSignIn | anyone                     | everyone                     |
 IdentityService.RefreshSession     | anyone                     | everyone                     |
 IdentityService.SignOut            | anyone                     | everyone                     |
 IdentityService.ListEndedSessions  | anyone                     | everyone                     |
@@ -179,6 +181,8 @@ OTHER_NAMES = {  # of handlers that are not named like their RPC
     "MarkNoticesRead": "mark_read",
 }
 SHORT_OF_OK = {
+    "IdentityService.BeginOidcSignIn": "FAILED_PRECONDITION",  # no provider is set here
+    "IdentityService.CompleteOidcSignIn": "FAILED_PRECONDITION",
     "IdentityService.ConfirmIdentity": "FAILED_PRECONDITION",  # everybody's code is another one
     "IdentityService.ChangePassword": "INVALID_ARGUMENT",  # everybody's is another one: here all are wrong
     "PaymentService.Reconcile": "UNAVAILABLE",  # asks gateways, and none runs here
@@ -556,6 +560,8 @@ SAMPLES: dict[str, Make] = {
         idp.IssueServiceTokenRequest(service="dossier", secret="secret of dossier")
     ),
     "IdentityService.OpenAccount": open_account,
+    "IdentityService.BeginOidcSignIn": always(idp.BeginOidcSignInRequest()),
+    "IdentityService.CompleteOidcSignIn": always(idp.CompleteOidcSignInRequest(code="c", state="s")),
     "IdentityService.ProveAccount": prove_account,
     "IdentityService.ConfirmIdentity": always(idp.ConfirmIdentityRequest(activation_code="23456-789AB")),
     "IdentityService.CreateOfficial": create_official,

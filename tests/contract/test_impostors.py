@@ -150,7 +150,7 @@ async def test_a_number_is_taken_over_and_nothing_else_moves(world: World) -> No
     assert (await world.call("IdentityService.RefreshSession", refresh, "nobody")).code == "UNAUTHENTICATED"
     assert (await world.call("IdentityService.SignIn", sign_in, "nobody")).code == "UNAUTHENTICATED"
     confirm = idp.ConfirmIdentityRequest(activation_code=opened.activation_code)
-    assert (await world.call("IdentityService.ConfirmIdentity", confirm, who)).reason == "NO_PROOF_AWAITED"
+    assert (await world.call("IdentityService.ConfirmIdentity", confirm, who)).reason == "SESSION_ENDED"
 
 
 async def test_only_an_admin_takes_a_number_from_a_proven_account(world: World) -> None:

@@ -254,6 +254,17 @@ class Session:
     )
 
 
+@view(pb.BeginOidcSignInResponse)
+class OidcSignIn:
+    """A sign-in with the identity provider that has begun."""
+
+    url: str = strawberry.field(description="Where the browser goes.")
+    binding: str = strawberry.field(
+        description="Keep it in the browser (`sessionStorage`) and bring it to completeOidcSignIn."
+    )
+    expire_time: DateTime
+
+
 @view(Ended)
 class SignedOut:
     signed_out: bool
@@ -332,6 +343,26 @@ class SignInInput:
     device_token: str | None = strawberry.field(
         default=None, description="From an earlier sign-in. Absent: the one in the cookie."
     )
+    delivery: TokenDelivery = TokenDelivery.BODY
+
+
+@strawberry.input
+class BeginOidcSignInInput:
+    request_id: str | None = None
+    take_over: bool = strawberry.field(
+        default=False,
+        description="Accounts that somebody registered with the caller's number are not the caller's and "
+        "shall lose it.",
+    )
+
+
+@strawberry.input
+class CompleteOidcSignInInput:
+    request_id: str | None = None
+    code: str = strawberry.field(description="From the address to which the provider sent the browser.")
+    state: str
+    iss: str | None = strawberry.field(default=None, description="From that address, when it is there.")
+    binding: str = strawberry.field(description="What beginOidcSignIn answered in this browser.")
     delivery: TokenDelivery = TokenDelivery.BODY
 
 
@@ -534,6 +565,33 @@ class IdentityMutation:
             context.session.known = reply.device_token
         device = None if cookie else reply.device_token
         return replace(_session(context, reply, cookie=cookie), device_token=device)
+
+    @mutation(
+        OidcSignIn,
+        "Begins to sign in with the identity provider; signed in, to link one's account with it. Somebody "
+        "whom the provider has proven is verified.",
+    )
+    async def begin_oidc_sign_in(self, info: Info, input: BeginOidcSignInInput) -> Any:
+        context: Context = info.context
+        request = fill(pb.BeginOidcSignInRequest(client_address=context.client_address), input)
+        return await context.call(context.services.identity.BeginOidcSignIn, request)
+
+    @mutation(Session, "Opens a session for whoever the identity provider states.")
+    async def complete_oidc_sign_in(self, info: Info, input: CompleteOidcSignInInput) -> Any:
+        context: Context = info.context
+        cookie = input.delivery is TokenDelivery.COOKIE
+        if cookie:
+            _cookie_possible(context, "delivery")
+        request = pb.CompleteOidcSignInRequest(
+            code=input.code,
+            state=input.state,
+            iss=input.iss or "",
+            binding=input.binding,
+            client_address=context.client_address,
+            user_agent=context.user_agent[:200],
+        )
+        reply = await context.call(context.services.identity.CompleteOidcSignIn, request)
+        return _session(context, reply, cookie=cookie)
 
     @mutation(Session, "Renews a session; the old refresh token ends.")
     async def refresh_session(self, info: Info, input: RefreshSessionInput) -> Any:

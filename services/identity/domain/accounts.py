@@ -156,6 +156,8 @@ class Account:
     nothing in the name of that number. When the number is proven to be somebody else's, it is taken from the
     account, at `detached`; all else stays with it.
 
+    `links` are what identity providers call the owner, as `issuer|subject`.
+
     What ends all sessions raises `epoch`, at `ended`: sessions of an earlier one are over from that write on,
     but for `kept_session`, from which the password was changed.
     """
@@ -186,6 +188,7 @@ class Account:
     proof: Proof | None = None
     proven_by: str = ""
     awaited: AwaitedProof | None = None
+    links: tuple[str, ...] = ()
     detached: datetime | None = None
     revision: int = 0
     events: list[Any] = field(default_factory=list)
@@ -201,6 +204,7 @@ class Account:
         mark: str,
         now: datetime,
         proof: Proof | None = None,
+        link: str = "",
     ) -> Account:
         """A new account of somebody who registered themselves, unproven unless an identity provider or the
         demo's seed speaks for it."""
@@ -213,6 +217,7 @@ class Account:
             representative=representative,
             mark=mark,
             proof=proof,
+            links=(link,) if link else (),
         )
 
     @classmethod
@@ -301,7 +306,8 @@ class Account:
         """
         if self.official:
             return (Identifier("username", self.username),)
-        return _identifiers(self.citizen_number, self.tax_code, self.phone, self.email)
+        named = _identifiers(self.citizen_number, self.tax_code, self.phone, self.email)
+        return (*named, *(Identifier("oidc", link) for link in self.links))
 
     @property
     def official(self) -> bool:
@@ -451,6 +457,14 @@ class Account:
         if name != before:
             self.events.append(ProfileChanged())
 
+    def link(self, link: str) -> None:
+        """The owner signs in with an identity provider, too; an account that nobody had claimed is theirs."""
+        if link not in self.links:
+            self.links = (*self.links, link)
+        if self.status is Status.UNCLAIMED:
+            self.status, self.activation = Status.ACTIVE, None
+            self.events.append(AccountClaimed())
+
     def detach(self, *, agency: str, proven_too: bool, now: datetime) -> None:
         """The number is somebody else's: the account loses it and all that it may do in its name.
 
@@ -462,6 +476,7 @@ class Account:
         if self.verified and not proven_too:
             raise Conflict("LOST_RACE", "the account was proven just now", accounts=self.id)
         self.citizen_number = self.tax_code = ""
+        self.links = ()
         self.proof = self.awaited = self.activation = None
         self.detached = now
         self.end_sessions("DETACHED", now)

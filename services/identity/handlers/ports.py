@@ -124,6 +124,47 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """What an identity provider states: its name for somebody, and whether it has proven who that is."""
+
+    issuer: str
+    subject: str
+    number: str
+    name: str
+    proven: bool
+
+
+class IdentityProvider(Protocol):
+    """An identity provider that citizens sign in with."""
+
+    async def url(self, *, state: str, nonce: str, verifier: str) -> str:
+        """Where the browser goes. Raises Unavailable."""
+
+    async def redeem(self, *, code: str, issuer: str, nonce: str, verifier: str) -> Stated:
+        """What it states of whoever brought the code. Raises Unauthenticated, Unavailable."""
+
+
+@dataclass(frozen=True)
+class PendingSignIn:
+    """A sign-in that waits for the provider: the hash of the browser's secret, and for whom it was begun."""
+
+    binding: str
+    account: str
+    take_over: bool
+    expires: datetime
+
+
+class SignIns(Protocol):
+    """Sign-ins that wait for an identity provider, by the hash of their state."""
+
+    async def keep(self, state: str, pending: PendingSignIn) -> None:
+        """Keeps it until it expires."""
+
+    async def take(self, state: str) -> PendingSignIn | None:
+        """What was kept, for one caller once."""
+
+
+@dataclass(frozen=True)
 class Ports:
     """Everything the use cases work with. `service_secrets` are SHA-256 digests by service, several
     while a secret is changed. `ended` answers what ended since an instant, newest first."""
@@ -141,3 +182,5 @@ class Ports:
     limits: Mapping[Kind, Limits]
     ended: Callable[[datetime], Awaitable[list[Ended]]]
     service_secrets: Mapping[str, tuple[bytes, ...]]
+    sign_ins: SignIns
+    provider: IdentityProvider | None = None

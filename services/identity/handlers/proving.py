@@ -72,7 +72,7 @@ async def open_account(
     account = await account_named(ports, number)
     if account is not None and account.verified and same_name(account.name, who.name):
         return await _open_again(ports, caller, account)
-    await _make_way(ports, caller, who, account, agency=agency, take_over=take_over)
+    await make_way(ports, who, account, agency=agency, take_over=take_over, official=caller)
     return await _open(ports, caller, who, seen, agency)
 
 
@@ -119,14 +119,14 @@ async def _open_again(ports: Ports, caller: Caller, account: Account) -> tuple[A
     return renewed, _printed(code)
 
 
-async def _make_way(
+async def make_way(
     ports: Ports,
-    caller: Caller,
     who: Registration,
     holder: Account | None,
     *,
     agency: str,
     take_over: bool,
+    official: Caller | None = None,
 ) -> None:
     """Nothing when no account has the number; else Conflict, or with `take_over` it is taken from them."""
     if holder is not None and holder.verified:
@@ -138,11 +138,13 @@ async def _make_way(
     if not take_over:
         raise _in_the_way(who, others)
     if any(other.verified for other in others):
-        await check_administers(ports, caller, agency)
+        if official is None:
+            raise _in_the_way(who, others)
+        await check_administers(ports, official, agency)
     while others:
         for other in others:
             await _detach(ports, other, agency=agency, proven_too=other.verified)
-            log.info("account %s lost its number, by %s", other.id, caller.subject)
+            log.info("account %s lost its number, by %s", other.id, official.subject if official else "proof")
         others = await claimants(ports, who.identifiers[0])
 
 
@@ -155,12 +157,12 @@ def _in_the_way(who: Registration, others: Sequence[Account]) -> Conflict:
 
 async def _detach(ports: Ports, account: Account, *, agency: str, proven_too: bool = False) -> None:
     """Takes its number from an account and ends its sessions; all else stays with it."""
-    now, number = ports.clock(), account.number
+    now = ports.clock()
     changed = await ports.accounts.change(
         account.id, lambda it: it.detach(agency=agency, proven_too=proven_too, now=now)
     )
-    if number is not None:
-        await ports.names.release([number], account.id)
+    lost = [name for name in account.identifiers if name not in changed.identifiers]
+    await ports.names.release(lost, account.id)
     await end_sessions(ports, changed, "DETACHED")
 
 

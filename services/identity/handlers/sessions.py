@@ -94,6 +94,16 @@ async def sign_in(
         await ports.accounts.change(
             account.id, lambda it: it.renew_hash(verified=verified, password_hash=fresh)
         )
+    kept = device_token if account.id in known else secrets.token_urlsafe(32)
+    return await open_session(ports, account, user_agent=user_agent, device_token=kept)
+
+
+async def open_session(
+    ports: Ports, account: Account, *, user_agent: str, device_token: str = ""
+) -> SignedIn:
+    """A new session of an account whose owner has just shown that they are, on a device that is remembered
+    by its token, if it has one. Raises Unauthenticated when the account was locked, or got another password,
+    in this very moment."""
     session, refresh_token = Session.begun(
         uuid7(),
         account.id,
@@ -105,9 +115,8 @@ async def sign_in(
         epoch=account.epoch,
     )
     await ports.sessions.add(session)
-    if account.id not in known:
-        device_token = secrets.token_urlsafe(32)
-    await ports.devices.remember(account.id, device_hash(device_token))
+    if device_token:
+        await ports.devices.remember(account.id, device_hash(device_token))
     account = await ports.accounts.get(account.id)
     if not account.admits(session.id, session.epoch):  # locked, or another password, in this very moment
         await end_sessions(

@@ -14,7 +14,7 @@ from identity.domain.accounts import Account, Kind, Status
 from identity.domain.identifiers import Identifier
 from identity.domain.sessions import Limits, Session
 from identity.handlers import accounts, sessions
-from identity.handlers.ports import Ended, Ports
+from identity.handlers.ports import Ended, PendingSignIn, Ports
 from identity.handlers.sessions import SignedIn
 from kit.auth import ANONYMOUS, Caller
 from kit.errors import Conflict, Forbidden, NotFound, Unauthenticated
@@ -160,6 +160,17 @@ async def nothing_ended(since: datetime) -> list[Ended]:
 
 
 @dataclass
+class FakeSignIns:
+    kept: dict[str, PendingSignIn] = field(default_factory=dict)
+
+    async def keep(self, state: str, pending: PendingSignIn) -> None:
+        self.kept[state] = pending
+
+    async def take(self, state: str) -> PendingSignIn | None:
+        return self.kept.pop(state, None)
+
+
+@dataclass
 class World:
     accounts: FakeStore[Account] = field(default_factory=FakeStore)
     sessions: FakeStore[Session] = field(default_factory=FakeStore)
@@ -184,6 +195,7 @@ class World:
             limits=dict.fromkeys(Kind, day),
             ended=nothing_ended,
             service_secrets={},
+            sign_ins=FakeSignIns(),
         )
 
     def has(self, account: Account) -> Account:

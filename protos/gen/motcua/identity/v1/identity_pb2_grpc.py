@@ -45,6 +45,16 @@ class IdentityServiceStub:
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignInRequest.SerializeToString,
                 response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignInResponse.FromString,
                 _registered_method=True)
+        self.BeginOidcSignIn = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/BeginOidcSignIn',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginOidcSignInRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginOidcSignInResponse.FromString,
+                _registered_method=True)
+        self.CompleteOidcSignIn = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/CompleteOidcSignIn',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcSignInRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcSignInResponse.FromString,
+                _registered_method=True)
         self.RefreshSession = channel.unary_unary(
                 '/motcua.identity.v1.IdentityService/RefreshSession',
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.SerializeToString,
@@ -185,6 +195,20 @@ class IdentityServiceServicer:
 
     def SignIn(self, request, context):
         """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginOidcSignIn(self, request, context):
+        """Begins to sign in with an identity provider, or to link the caller's account with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteOidcSignIn(self, request, context):
+        """Opens a session for whoever the provider states. A state serves once and in the browser that began it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -378,6 +402,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignInRequest.FromString,
                     response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignInResponse.SerializeToString,
             ),
+            'BeginOidcSignIn': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginOidcSignIn,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginOidcSignInRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginOidcSignInResponse.SerializeToString,
+            ),
+            'CompleteOidcSignIn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteOidcSignIn,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcSignInRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcSignInResponse.SerializeToString,
+            ),
             'RefreshSession': grpc.unary_unary_rpc_method_handler(
                     servicer.RefreshSession,
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.FromString,
@@ -559,6 +593,60 @@ class IdentityService:
             '/motcua.identity.v1.IdentityService/SignIn',
             motcua_dot_identity_dot_v1_dot_identity__pb2.SignInRequest.SerializeToString,
             motcua_dot_identity_dot_v1_dot_identity__pb2.SignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginOidcSignIn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/BeginOidcSignIn',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.BeginOidcSignInRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.BeginOidcSignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteOidcSignIn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/CompleteOidcSignIn',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcSignInRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcSignInResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class IdentityServiceStub:
     """Registers a person or an organisation, or claims with an activation code the account that an official opened."""
     SignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SignInRequest, _identity_pb2.SignInResponse]
     """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
+    BeginOidcSignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BeginOidcSignInRequest, _identity_pb2.BeginOidcSignInResponse]
+    """Begins to sign in with an identity provider, or to link the caller's account with it."""
+    CompleteOidcSignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CompleteOidcSignInRequest, _identity_pb2.CompleteOidcSignInResponse]
+    """Opens a session for whoever the provider states. A state serves once and in the browser that began it."""
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Rotates the refresh token. A token used twice revokes the whole session (RFC 9700, 4.14)."""
     SignOut: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SignOutRequest, _identity_pb2.SignOutResponse]
@@ -102,6 +106,10 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Registers a person or an organisation, or claims with an activation code the account that an official opened."""
     SignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignInRequest, _identity_pb2.SignInResponse]  # type: ignore[assignment]
     """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
+    BeginOidcSignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.BeginOidcSignInRequest, _identity_pb2.BeginOidcSignInResponse]  # type: ignore[assignment]
+    """Begins to sign in with an identity provider, or to link the caller's account with it."""
+    CompleteOidcSignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.CompleteOidcSignInRequest, _identity_pb2.CompleteOidcSignInResponse]  # type: ignore[assignment]
+    """Opens a session for whoever the provider states. A state serves once and in the browser that began it."""
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Rotates the refresh token. A token used twice revokes the whole session (RFC 9700, 4.14)."""
     SignOut: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignOutRequest, _identity_pb2.SignOutResponse]  # type: ignore[assignment]
@@ -176,6 +184,22 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.SignInResponse, _abc.Awaitable[_identity_pb2.SignInResponse]]:
         """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
+
+    @_abc_1.abstractmethod
+    def BeginOidcSignIn(
+        self,
+        request: _identity_pb2.BeginOidcSignInRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.BeginOidcSignInResponse, _abc.Awaitable[_identity_pb2.BeginOidcSignInResponse]]:
+        """Begins to sign in with an identity provider, or to link the caller's account with it."""
+
+    @_abc_1.abstractmethod
+    def CompleteOidcSignIn(
+        self,
+        request: _identity_pb2.CompleteOidcSignInRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.CompleteOidcSignInResponse, _abc.Awaitable[_identity_pb2.CompleteOidcSignInResponse]]:
+        """Opens a session for whoever the provider states. A state serves once and in the browser that began it."""
 
     @_abc_1.abstractmethod
     def RefreshSession(
