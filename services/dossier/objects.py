@@ -26,6 +26,7 @@ from kit.errors import Unavailable
 EDGE = 64 * 1024  # bytes of a file's beginning that recognising its type may look at
 _READ = 512 * 1024  # bytes asked for at once
 _WRITE = 5 * 2**20  # bytes written at once: the least that S3 takes as a part
+_ASSEMBLING = 8  # files put together at once, each with a part in memory; more wait
 _DELETES = 16  # objects deleted at the same time
 # What may be told of a failure. The rest stays out: S3 puts access keys and signatures into its answers.
 _TOLD = re.compile(r"status code: (\d{3})|<Code>(\w+)</Code>|HTTP error: ([a-z ]+)|(os error \d+)")
@@ -90,6 +91,7 @@ class Objects:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._assembling = asyncio.Semaphore(_ASSEMBLING)
 
     async def put(self, key: str, data: bytes | bytearray) -> None:
         """Writes one object whole; for parts, never for files. `data` must not be changed meanwhile."""
@@ -100,9 +102,10 @@ class Objects:
         """Streams the parts, in order, into one object at `key`, hashing on the way."""
         digest, size, head = hashlib.sha256(), 0, b""
         with _reaching():
-            async with obstore.open_writer_async(
-                self._store, key, buffer_size=_WRITE, max_concurrency=1
-            ) as writer:
+            async with (
+                self._assembling,
+                obstore.open_writer_async(self._store, key, buffer_size=_WRITE, max_concurrency=1) as writer,
+            ):
                 for part in parts:
                     async for chunk in self._chunks(part):
                         digest.update(chunk)

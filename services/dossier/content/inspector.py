@@ -6,11 +6,14 @@ import asyncio
 import tempfile
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from dossier.content.finding import Finding
 from dossier.content.inspect import inspect
 from dossier.content.recognise import recognise
 from kit.bounded import Workers
+
+_MOST_RENDITION = 64 * 2**20  # bytes; the process that wrote it may have been taken over
 
 
 class Storage(Protocol):
@@ -36,6 +39,7 @@ class Inspector:
         self._storage = storage
         self._folder = folder or None
         self._room = asyncio.Semaphore(count)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._workers = Workers(
             count,
             cpu_seconds=cpu_seconds,
@@ -44,19 +48,22 @@ class Inspector:
             modules=("dossier.content.inspect",),
         )
 
-    async def look(self, key: str, head: bytes) -> tuple[Finding, bytes]:
+    async def look(self, key: str, head: bytes, owner: str = "") -> tuple[Finding, bytes]:
         """What the object is, by its first bytes and then by all of it, and its rendition (empty for none).
+        One owner's files are looked into one after the other, so that nobody takes all the room.
 
         Raises InvalidInput with the reason why it is not taken, also when looking takes too much; Unavailable
         when storage or the workers are away.
         """
         recognise(head)
-        async with self._room:
+        async with self._turns.setdefault(owner, asyncio.Lock()), self._room:
             with tempfile.TemporaryDirectory(prefix="motcua-", dir=self._folder) as folder:
                 file, rendition = Path(folder, "file"), Path(folder, "rendition")
                 await self._storage.fetch(key, file)
                 finding = await self._workers.run(inspect, str(file), str(rendition))
-                made = await asyncio.to_thread(rendition.read_bytes) if finding.rendition else b""
+                made = b""
+                if finding.rendition:
+                    made = await asyncio.to_thread(lambda: rendition.open("rb").read(_MOST_RENDITION))
         return finding, made
 
     async def close(self) -> None:

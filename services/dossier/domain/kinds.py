@@ -38,6 +38,7 @@ TAKEN = "PDF, JPEG, PNG, HEIC, DOCX, XLSX, ODT, XML, ASiC-E"  # as people are to
 MOST_LETTERS = 150  # of a name, its extension included
 # Letters that look like the marks which part folders and extensions, and the marks of Windows.
 _LOOK_ALIKE = str.maketrans({**dict.fromkeys("．․﹒", "."), **dict.fromkeys("／∕⁄⧸＼\\", "/")})
+_LONGEST = 2000  # letters that are looked at
 _FORBIDDEN = frozenset('"<>|:*?/')  # in a name on Windows, and `/` everywhere
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # letters that show nothing
 _LAST = re.compile(r"\.\s*([A-Za-z0-9-]{1,20})$")
@@ -181,6 +182,8 @@ def named(name: str, content_type: str) -> str:
 
 
 def _bare(name: str) -> str:
+    if len(name) > _LONGEST:  # its end tells more than what is between
+        name = name[: _LONGEST // 2] + name[-_LONGEST // 2 :]
     bare = nfc(name).translate(_LOOK_ALIKE).rstrip("/ ").rsplit("/", 1)[-1]
     seen = "".join(" " if c.isspace() and c >= " " else c for c in bare if c not in _UNSEEN)
     shown = "".join(c for c in seen if c.isprintable() and c not in _FORBIDDEN)

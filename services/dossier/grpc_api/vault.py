@@ -87,10 +87,10 @@ class VaultApi(VaultServiceServicer):
                 await appending.write(_piece(first))
                 while (request := await self._next(requests)) is not None:
                     await appending.write(_piece(request))
-            except BaseException:
-                await appending.close()  # what arrived before is kept
-                raise
-            return await appending.finish()
+            finally:
+                await appending.close()  # what arrived is kept, also what came before a break
+        # Others come in meanwhile: putting a file together and looking into it may take a while.
+        return await appending.finish()
 
     async def _next(self, requests: AsyncIterator[pb.AppendUploadRequest]) -> pb.AppendUploadRequest | None:
         try:

@@ -192,7 +192,7 @@ class Finding(Protocol):
 class Inspect(Protocol):
     """Looks into files."""
 
-    async def __call__(self, key: str, head: bytes) -> tuple[Finding, bytes]:
+    async def __call__(self, key: str, head: bytes, owner: str) -> tuple[Finding, bytes]:
         """What the object is, and its rendition (empty for none). Raises InvalidInput when not taken."""
 
 

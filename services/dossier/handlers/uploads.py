@@ -195,7 +195,7 @@ async def _finish(ports: Ports, upload: Upload) -> tuple[Upload, Document]:
         raise Conflict("LOST_RACE", "the upload is being finished") from None
     try:
         _check_announced(upload, file.sha256, file.size)
-        finding, picture = await ports.inspect(staging, file.head)
+        finding, picture = await ports.inspect(staging, file.head, upload.owner)
     except InvalidInput as error:
         await _refuse(ports, upload, staging, error)
         raise
