@@ -113,7 +113,9 @@ async def open_account_record(
     at = ports.clock()
     if right is not None:
         by = seen.actor.agency if seen else right.holder
-        if by == caller.subject:
+        if by == caller.subject and right.dossier:  # a purpose said before
+            by = (await open_dossier(ports, caller, right.dossier)).actor.agency
+        elif by == caller.subject:
             by = _desk(caller, agency)
         found = await _person(ports, account=account)
         through = dossier or right.dossier

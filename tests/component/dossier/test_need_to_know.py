@@ -143,6 +143,8 @@ async def test_later_a_purpose_opens_the_record_and_the_papers_for_an_hour(world
     until = record.expire_time.ToDatetime(UTC)
     assert (record.citizen_number, until) == (NUMBER, world.time() + timedelta(hours=1))
     assert not (await world.get("examiner", dossier.id)).form_withheld
+    again = vp.OpenAccountRecordRequest(account_id=an)
+    assert (await world.call("OpenAccountRecord", "examiner", again)).record.citizen_number == NUMBER
     read = vp.CreateDownloadRequest(document_id=document, purpose="Khiếu nại", dossier_id=dossier.id)
     assert (await world.call("CreateDownload", "examiner", read)).token
     assert (await world.refused("CreateDownload", "leader", read)).reason == "SIGHT_ENDED"
