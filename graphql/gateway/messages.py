@@ -251,6 +251,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "The password must not be one of the account's identifiers.",
     ),
     "PASSWORD_UNCHANGED": ("Mật khẩu mới phải khác mật khẩu hiện tại.", "It is your present password."),
+    "CURRENT_PASSWORD_REQUIRED": ("Cần nhập mật khẩu hiện tại.", "Your present password is needed."),
+    "FRESH_SIGN_IN_REQUIRED": ("Hãy đăng nhập lại rồi thử lại.", "Please sign in again first."),
     "CURRENT_PASSWORD_WRONG": ("Mật khẩu hiện tại không đúng.", "Not your present password."),
     "CONTACT_REQUIRED": ("Cần có số điện thoại hoặc e-mail.", "A phone number or e-mail is needed."),
     "LOCALE_UNKNOWN": ("Ngôn ngữ là vi hoặc en.", "The language is vi or en."),

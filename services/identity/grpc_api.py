@@ -228,6 +228,7 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             locale=request.locale,
             etag=request.etag,
             request=_repeatable(request),
+            current_password=request.current_password,
         )
         return pb.UpdateProfileResponse(account=_seen(account))
 

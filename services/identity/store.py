@@ -418,6 +418,10 @@ def _account_event(account: Account, event: object) -> Message | None:
             return announced.AccountDetached(account_id=account.id, agency=agency)
         case accounts.RolesChanged():
             return announced.RolesChanged(account_id=account.id, roles=role_messages(account.roles))
+        case accounts.ContactChanged(email=email, phone=phone, at=at):
+            return announced.ContactChanged(
+                account_id=account.id, old_email=email, old_phone=phone, change_time=timestamp(at)
+            )
         case accounts.SessionsEnded(reason=reason):
             return announced.SessionsEnded(
                 account_id=account.id,

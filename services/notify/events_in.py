@@ -29,7 +29,6 @@ from notify.handlers import Name, News, Ports, Standing
 SILENT: Final[Mapping[type[Message], str]] = {
     dossier.DossierRated: "the applicant did it; the agency sees it in its statistics",
     dossier.DocumentVersionAdded: "the owner did it",
-    identity.SessionsEnded: "told by what ended them: a new password, a lock",
     payment.ChargeCreated: "PaymentRequested tells it, naming the officer",
     payment.PaymentFlagged: "cashiers find it in their list, and an alert tells that it is not empty",
     payment.ReceiptVoided: "PaymentRefunded tells it",
@@ -452,6 +451,22 @@ async def _session_revoked(ports: Ports, event: Event) -> None:
     await handlers.tell(ports, event.id, News("session_reused", About(), params, to=(message.account_id,)))
 
 
+async def _contact_changed(ports: Ports, event: Event) -> None:
+    message: identity.ContactChanged = event.message
+    params = {"at": _text(message, "change_time") or to_text(event.time)}
+    old = (message.old_email, message.old_phone)
+    news = News("contact_changed", About(), params, to=(message.account_id,), instead=old)
+    await handlers.tell(ports, event.id, news)
+
+
+async def _sessions_ended(ports: Ports, event: Event) -> None:
+    message: identity.SessionsEnded = event.message
+    if message.reason not in ("PASSWORD_CHANGED", "PASSWORD_RESET"):
+        return  # the owner signed out, or another event tells
+    params = {"at": _text(message, "end_time") or to_text(event.time)}
+    await handlers.tell(ports, event.id, News("password_changed", About(), params, to=(message.account_id,)))
+
+
 IDENTITY: Final[Mapping[type[Message], Reaction]] = {
     identity.AccountOpened: _opened,
     identity.AccountClaimed: _profile,
@@ -465,6 +480,8 @@ IDENTITY: Final[Mapping[type[Message], Reaction]] = {
     identity.DelegationGranted: _delegation_granted,
     identity.DelegationRevoked: _delegation_revoked,
     identity.SessionRevoked: _session_revoked,
+    identity.ContactChanged: _contact_changed,
+    identity.SessionsEnded: _sessions_ended,
 }
 
 

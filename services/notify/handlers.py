@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -210,7 +210,8 @@ class Name:
 class News:
     """What an event has to tell, and to whom: accounts, and whoever holds a role in an agency (`desk`).
 
-    `actor` did it and need not be told. Instants and amounts among the parameters are as `texts.write` wants
+    `actor` did it and need not be told. `instead` are the e-mail and the phone that it goes to instead of
+    where the account is reached. Instants and amounts among the parameters are as `texts.write` wants
     them.
     """
 
@@ -220,6 +221,7 @@ class News:
     to: tuple[str, ...] = ()
     desk: tuple[str, str] | None = None
     actor: str = ""
+    instead: tuple[str, str] | None = None
 
 
 async def tell(ports: Ports, cause: str, news: News) -> list[Notice]:
@@ -241,6 +243,10 @@ async def tell(ports: Ports, cause: str, news: News) -> list[Notice]:
 
     async def write(account: str) -> Notice:
         contact = people[account]
+        addresses: dict[Channel, str] = {}
+        if news.instead is not None:
+            contact = replace(contact, email=news.instead[0], phone=news.instead[1])
+            addresses = {one: found for one in Channel if (found := contact.address(one))}
         params = {
             name: _named(value, people, agencies, contact.locale) if isinstance(value, Name) else value
             for name, value in news.params.items()
@@ -260,6 +266,7 @@ async def tell(ports: Ports, cause: str, news: News) -> list[Notice]:
                 channels=channels_for(news.kind, contact, chosen, ports.working),
                 at=ports.now(),
                 trace=ports.trace(),
+                addresses=addresses,
             ),
             id=derived("notice", cause, news.kind, account),
         )

@@ -126,7 +126,7 @@ class Deliveries:
         if sender is None:
             return Outcome(Step.REFUSE, "channel_off")  # switched off since the notice was written
         contact = await self.contacts.find(notice.recipient)
-        address = contact.address(channel) if contact else ""
+        address = notice.addresses.get(channel) or (contact.address(channel) if contact else "")
         if not address:
             return Outcome(Step.REFUSE, "no_address")
         try:

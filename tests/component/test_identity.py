@@ -676,7 +676,12 @@ async def test_a_profile_change_that_died_between_its_writes_goes_on_when_tried_
     wanted = identity.citizen()
     account = (await identity.call("SignUp", wanted)).account
     token = await identity.token(wanted.phone, wanted.password)
-    change = pb.UpdateProfileRequest(phone=identity.citizen().phone, etag=account.etag, request_id=uuid7())
+    change = pb.UpdateProfileRequest(
+        phone=identity.citizen().phone,
+        etag=account.etag,
+        request_id=uuid7(),
+        current_password=wanted.password,
+    )
     with monkeypatch.context() as fault:
         fault.setattr(identity.service.stores[0], "change", _dies)
         with pytest.raises(grpc.aio.AioRpcError):
@@ -956,7 +961,13 @@ async def test_a_profile_changes_its_phone_and_the_old_one_is_free_again(
     account = (await identity.call("SignUp", wanted)).account
     token = await identity.token(wanted.phone, wanted.password)
     new_phone = identity.citizen().phone
-    change = pb.UpdateProfileRequest(phone=new_phone, locale="en", etag=account.etag, request_id=uuid7())
+    change = pb.UpdateProfileRequest(
+        phone=new_phone,
+        locale="en",
+        etag=account.etag,
+        request_id=uuid7(),
+        current_password=wanted.password,
+    )
     changed = (await identity.call("UpdateProfile", change, token)).account
     assert (changed.phone, changed.locale, changed.email) == (new_phone, "en", wanted.email)
     assert (await identity.call("UpdateProfile", change, token)).account.etag == changed.etag
@@ -965,7 +976,7 @@ async def test_a_profile_changes_its_phone_and_the_old_one_is_free_again(
     assert await identity.token(new_phone, wanted.password)
     assert (await identity.refused("SignIn", _by(wanted))).reason == "INVALID_CREDENTIALS"
     await identity.call("SignUp", identity.citizen(phone=wanted.phone))
-    taken = pb.UpdateProfileRequest(phone="0901000101")
+    taken = pb.UpdateProfileRequest(phone="0901000101", current_password=wanted.password)
     assert (await identity.refused("UpdateProfile", taken, token)).reason == "PHONE_TAKEN"
     assert await eventually(lambda: heard(lambda event: event.account_id == account.id))
 

@@ -425,6 +425,9 @@ class UpdateProfileInput:
     phone: str | None = None
     locale: str | None = None
     etag: str | None = None
+    current_password: str | None = strawberry.field(
+        default=None, description="Needed for another e-mail or phone, whose old ones are told."
+    )
 
 
 @strawberry.input

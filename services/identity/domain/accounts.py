@@ -135,6 +135,15 @@ class RolesChanged:
 
 
 @dataclass(frozen=True)
+class ContactChanged:
+    """The account has another e-mail or phone than these, which it had until then."""
+
+    email: str
+    phone: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class SessionsEnded:
     """All sessions of earlier epochs are over but the kept one: `reason` is SIGNED_OUT, PASSWORD_CHANGED,
     PASSWORD_RESET, LOCKED or DETACHED."""
@@ -527,9 +536,15 @@ class Account:
             self.roles = roles
             self.events.append(RolesChanged())
 
-    def update_profile(self, *, phone: str, email: str, locale: str) -> None:
+    def changes_contact(self, *, phone: str, email: str) -> bool:
+        """Whether these are other than the account's; empty means that it stays."""
+        return phone not in ("", self.phone) or email not in ("", self.email)
+
+    def update_profile(self, *, phone: str, email: str, locale: str, now: datetime) -> None:
         """Changes contact data and language; what is empty stays."""
         before = (self.phone, self.email, self.locale)
+        if self.changes_contact(phone=phone, email=email):
+            self.events.append(ContactChanged(self.email, self.phone, now))
         self.phone = phone or self.phone
         self.email = email or self.email
         self.locale = locale or self.locale

@@ -21,7 +21,7 @@ from identity.domain.identifiers import Identifier, identifiers_in
 from identity.handlers.agencies import check_administers, check_administers_all
 from identity.handlers.ports import Asked, Ports
 from identity.handlers.proving import typed_code
-from identity.handlers.sessions import account_named, accounts_named, check_guesses, end_sessions
+from identity.handlers.sessions import account_named, accounts_named, check_guesses, check_owner, end_sessions
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
 from kit.errors import AlreadyExists, FailedPrecondition, FieldViolation, Forbidden, InvalidInput, NotFound
 from kit.ids import derived, uuid7
@@ -269,17 +269,27 @@ async def update_profile(
     locale: str,
     etag: str,
     request: Asked | None,
+    current_password: str = "",
 ) -> Account:
-    """Changes the caller's own contact data and language; an empty field stays as it is."""
+    """Changes the caller's own contact data and language; an empty field stays as it is.
+
+    Another e-mail or phone needs the password, and the old ones are told: a session that somebody left open,
+    or stole, is not enough to keep the owner out. Raises InvalidInput (also CURRENT_PASSWORD_REQUIRED and
+    CURRENT_PASSWORD_WRONG), FailedPrecondition (FRESH_SIGN_IN_REQUIRED), RateLimited, AlreadyExists
+    (PHONE_TAKEN, EMAIL_TAKEN), Conflict (STALE).
+    """
     phone, email, locale = contact(phone=phone, email=email, locale=locale)
-    before = await ports.accounts.get(caller.subject)
+    before, now = await ports.accounts.get(caller.subject), ports.clock()
+    if before.changes_contact(phone=phone, email=email):
+        await check_owner(ports, caller, before, current_password)
+        await ports.attempts.count("change-contact", before.id)
     if not before.official and etag in ("", str(before.revision)):  # else a repeat, or stale: `change` tells
         given = {"phone": phone, "email": email}
         wanted = [Identifier(kind, value) for kind, value in given.items() if value]
         await ports.names.take(wanted, caller.subject)
     after = await ports.accounts.change(
         caller.subject,
-        lambda it: it.update_profile(phone=phone, email=email, locale=locale),
+        lambda it: it.update_profile(phone=phone, email=email, locale=locale, now=now),
         request=request,
         etag=etag or None,
     )

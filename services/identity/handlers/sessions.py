@@ -21,6 +21,7 @@ from kit.auth import ANYONE, CITIZEN, OFFICIAL, REMEMBERED, Caller, Role, allow
 from kit.clock import VIETNAM
 from kit.errors import (
     AlreadyExists,
+    FailedPrecondition,
     FieldViolation,
     Forbidden,
     InvalidInput,
@@ -31,6 +32,7 @@ from kit.errors import (
 from kit.ids import derived, uuid7
 from kit.text import fold
 
+FRESH: Final = timedelta(minutes=10)  # how long a sign-in stands for the password
 _DEVICE_LETTERS: Final = 43  # of a token: 32 random bytes
 MOST_CLAIMANTS: Final = 3  # accounts that sign in by a number that nobody proved to be theirs
 
@@ -241,6 +243,28 @@ async def issue_service_token(
         log.warning("a service token was refused")
         raise Unauthenticated("INVALID_CREDENTIALS", "no service has this name and this secret")
     return ports.tokens.issue(Caller(subject=service, kind="service"), ports.clock())
+
+
+async def check_owner(ports: Ports, caller: Caller, account: Account, current: str) -> None:
+    """Makes sure that the account's owner asks, and not somebody with a session of theirs.
+
+    By the password, each try counted before it is looked at; an account without one needs a session that
+    began within FRESH. Raises InvalidInput (CURRENT_PASSWORD_REQUIRED, CURRENT_PASSWORD_WRONG),
+    FailedPrecondition (FRESH_SIGN_IN_REQUIRED), RateLimited.
+    """
+    if not account.password_hash:
+        session = await ports.sessions.find(caller.session)
+        if session is None or ports.clock() >= session.created + FRESH:
+            raise FailedPrecondition("FRESH_SIGN_IN_REQUIRED", "sign in again first")
+        return
+    reason = "CURRENT_PASSWORD_REQUIRED"
+    if current:
+        await ports.attempts.count("change-password", account.id)
+        if await ports.passwords.verify(account.password_hash, current):
+            await ports.attempts.forgive("change-password", account.id)
+            return
+        reason = "CURRENT_PASSWORD_WRONG"
+    raise InvalidInput(violations=[FieldViolation("current_password", reason, "the present password")])
 
 
 async def check_guesses(

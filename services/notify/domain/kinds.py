@@ -76,6 +76,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "delegation_granted": _kind(Group.ACCOUNT, "until"),
     "delegation_revoked": _kind(Group.ACCOUNT),
     "session_reused": _kind(Group.ACCOUNT, "at"),
+    "contact_changed": _kind(Group.ACCOUNT, "at"),
+    "password_changed": _kind(Group.ACCOUNT, "at"),
     "desk_submitted": _kind(Group.WORK, "procedure", "agency"),
     "desk_arrived": _kind(Group.WORK, "code", "procedure", "due", "agency"),
     "desk_result": _kind(Group.WORK, "code", "procedure", "agency"),

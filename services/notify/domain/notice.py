@@ -25,7 +25,8 @@ class Read:
 @dataclass
 class Notice:
     """One message to one account. The text is written once, in the language the account had then; the
-    parameters stay, so that it can be written again. `trace` is what its deliveries belong to."""
+    parameters stay, so that it can be written again. `trace` is what its deliveries belong to.
+    `addresses` are where it goes instead of where its recipient is reached when it is sent."""
 
     id: str
     recipient: str
@@ -39,6 +40,7 @@ class Notice:
     trace: str = ""
     read: datetime | None = None
     deliveries: dict[Channel, Delivery] = field(default_factory=dict)
+    addresses: dict[Channel, str] = field(default_factory=dict)
     revision: int = 0
     events: list[Any] = field(default_factory=list)
 
@@ -72,6 +74,7 @@ def write_notice(
     channels: Sequence[Channel],
     at: datetime,
     trace: str = "",
+    addresses: Mapping[Channel, str] | None = None,
 ) -> Notice:
     """A new notice with a delivery, due at once, for every channel but the app.
 
@@ -92,6 +95,7 @@ def write_notice(
         body=body,
         created=at,
         trace=trace,
+        addresses=dict(addresses or {}),
         deliveries={channel: Delivery(due=at) for channel in channels if channel is not Channel.APP},
     )
     notice.events.append(Created())

@@ -116,9 +116,9 @@ def test_others_see_a_name_and_nothing_to_reach_somebody_by() -> None:
 def test_a_profile_that_stays_the_same_announces_nothing() -> None:
     account = opened()
     account.events.clear()
-    account.update_profile(phone="0901000101", email="", locale="vi")
+    account.update_profile(phone="0901000101", email="", locale="vi", now=NOW)
     assert account.events == []
-    account.update_profile(phone="", email="", locale="en")
+    account.update_profile(phone="", email="", locale="en", now=NOW)
     assert (account.locale, account.events) == ("en", [ProfileChanged()])
 
 

@@ -171,6 +171,8 @@ EVERYTHING: list[Message] = [
         delegation=identity_pb2.Delegation(id="g1", principal_id="an", delegate_id="binh")
     ),
     identity.SessionRevoked(account_id="an", reason="REUSED", revoke_time=stamp(DUE)),
+    identity.SessionsEnded(account_id="an", reason="PASSWORD_CHANGED", end_time=stamp(DUE)),
+    identity.ContactChanged(account_id="an", old_email="cu@example.vn", change_time=stamp(DUE)),
 ]
 
 
@@ -183,6 +185,7 @@ def test_the_sample_has_every_event_that_tells() -> None:
     [
         dossier.DocumentAdded(document_id="doc1", owner_id="an", title="Giấy khai sinh"),
         identity.SessionRevoked(account_id="an", reason="SIGNED_OUT"),
+        identity.SessionsEnded(account_id="an", reason="SIGNED_OUT"),
         identity.AccountOpened(account_id="an", locale="vi"),
     ],
 )

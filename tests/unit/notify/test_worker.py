@@ -30,7 +30,9 @@ class FakeSender:
         return outcome
 
 
-async def a_notice(ports: Ports, id: str = "n1", channels: Any = (Channel.EMAIL,)) -> None:
+async def a_notice(
+    ports: Ports, id: str = "n1", channels: Any = (Channel.EMAIL,), addresses: Any = None
+) -> None:
     await reach(ports, "an", at=ports.now(), email="an@example.vn", phone="", locale="vi", name="An")
     await ports.notices.create(
         lambda known: write_notice(
@@ -44,6 +46,7 @@ async def a_notice(ports: Ports, id: str = "n1", channels: Any = (Channel.EMAIL,
             body="x",
             channels=channels,
             at=ports.now(),
+            addresses=addresses,
         ),
         id=id,
     )
@@ -68,6 +71,14 @@ async def test_what_is_due_is_sent_to_the_address_of_now(ports: Ports, time: Any
     assert sender.sent == [("n1", "new@example.vn")]
     assert (await delivery(ports)).state is State.SENT
     assert await worker(ports, sender).send_due() == 0
+
+
+async def test_a_notice_of_a_changed_address_goes_to_the_old_one(ports: Ports, time: Any) -> None:
+    await a_notice(ports, addresses={Channel.EMAIL: "old@example.vn"})
+    await reach(ports, "an", at=time(), email="new@example.vn", phone="", locale="vi")
+    sender = FakeSender()
+    assert await worker(ports, sender).send_due() == 1
+    assert sender.sent == [("n1", "old@example.vn")]
 
 
 async def test_two_workers_that_see_the_same_delivery_send_it_once(ports: Ports) -> None:

@@ -306,6 +306,39 @@ class DelegationRevoked(_message.Message):
 Global___DelegationRevoked: _TypeAlias = DelegationRevoked  # noqa: Y015
 
 @_typing.final
+class ContactChanged(_message.Message):
+    """An account got another e-mail or phone. It comes before ProfileChanged, and says where the owner was reached until then,
+    so that they learn of it if it was not they who did it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OLD_EMAIL_FIELD_NUMBER: _builtins.int
+    OLD_PHONE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    old_email: _builtins.str
+    old_phone: _builtins.str
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        old_email: _builtins.str = ...,
+        old_phone: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "change_time", b"change_time", "old_email", b"old_email", "old_phone", b"old_phone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContactChanged: _TypeAlias = ContactChanged  # noqa: Y015
+
+@_typing.final
 class SessionsEnded(_message.Message):
     """All sessions of an account ended at once, but for the kept one: those that began in an epoch before `epoch`. It is
     written with what ended them, so it comes even if nothing else does.

@@ -1216,11 +1216,14 @@ class UpdateProfileRequest(_message.Message):
     PHONE_FIELD_NUMBER: _builtins.int
     LOCALE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     email: _builtins.str
     phone: _builtins.str
     locale: _builtins.str
     etag: _builtins.str
+    current_password: _builtins.str
+    """Needed for another e-mail or phone. An account without a password needs a session of the last ten minutes instead."""
     def __init__(
         self,
         *,
@@ -1229,10 +1232,11 @@ class UpdateProfileRequest(_message.Message):
         phone: _builtins.str = ...,
         locale: _builtins.str = ...,
         etag: _builtins.str = ...,
+        current_password: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "etag", b"etag", "locale", b"locale", "phone", b"phone", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_password", b"current_password", "email", b"email", "etag", b"etag", "locale", b"locale", "phone", b"phone", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
