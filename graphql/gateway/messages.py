@@ -44,6 +44,18 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "The form of this procedure has no such fields.",
     ),
     "UNKNOWN_KEY": ("Tờ khai không có mục này.", "The form has no such field."),
+    "TOO_MANY_CHARGES": (
+        "Hồ sơ này đã có quá nhiều yêu cầu nộp phí.",
+        "Fees of this dossier have been asked for too often.",
+    ),
+    "EVENT_TOO_LARGE": (
+        "Nội dung gửi một lần quá lớn; hãy chia nhỏ ra.",
+        "This is too much at once; send it in smaller parts.",
+    ),
+    "ENTRY_TOO_LARGE": (
+        "Hồ sơ dữ liệu này đã quá lớn để thêm nội dung.",
+        "This entry has no room left for more.",
+    ),
     "EMPTY_ANSWER": ("Kho giấy tờ không trả lời.", "The vault does not answer."),
     "UPLOAD_STALLED": (
         "Tệp đang tải lên bị ngừng; hãy tiếp tục từ chỗ đã gửi.",

@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
+import orjson
 from google.protobuf.message import Message
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
@@ -36,7 +37,7 @@ from pymongo.write_concern import WriteConcern
 
 from kit import clock
 from kit.auth import Caller
-from kit.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from kit.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
 from kit.events import Entry, entry_of
 from kit.ids import derived, uuid7
 from kit.paging import make_token, narrowed, read_token
@@ -53,6 +54,12 @@ PATIENCE = 20.0  # seconds that an election or a restart of the database may cos
 _ATTEMPTS = 30  # lost races in a row before a change gives up
 _REMEMBER = timedelta(hours=24)  # how long a request id is remembered
 _WRITES = 16  # names of past writes kept in a document
+LARGEST_EVENT = 512 * 1024
+"""Bytes of an event as protobuf. NATS takes a message of 1 MiB, its headers included, and an event that is
+set aside carries its reason and headers besides."""
+LARGEST_STATE = 8 * 1024 * 1024
+"""Bytes of an aggregate's state as JSON. MongoDB takes a document of 16 MiB, with what waits to be
+announced."""
 _MARKS = 1000  # requests and handled events kept in a document
 # Codes of a server that steps down, starts, has forgotten a cursor or replicates slowly, and of a router that
 # finds no primary: what became of the write is unknown.
@@ -520,6 +527,16 @@ class Store(Generic[A]):
         state = {**document["state"], "id": document["_id"], "revision": document["revision"]}
         return from_plain(self._kind, state)
 
+    def _bearable(self, state: Any, messages: Sequence[Message]) -> None:
+        """Raises InvalidInput (EVENT_TOO_LARGE, ENTRY_TOO_LARGE) before anything is written that NATS or the
+        database would refuse for ever."""
+        for message in messages:
+            if (size := message.ByteSize()) > LARGEST_EVENT:
+                log.warning("%s of %d bytes refused", message.DESCRIPTOR.full_name, size)
+                raise InvalidInput("EVENT_TOO_LARGE", "this says more at once than can be announced")
+        if len(orjson.dumps(state)) > LARGEST_STATE:
+            raise InvalidInput("ENTRY_TOO_LARGE", f"there is no room left in this entry of {self.name}")
+
     def _document(
         self,
         aggregate: A,
@@ -544,10 +561,10 @@ class Store(Generic[A]):
         if clash := _OWN & scalars.keys():
             raise TypeError(f"{self.name}: the store keeps {sorted(clash)} itself")
         announced = (self._announce(aggregate, event) for event in aggregate.events) if self._announce else ()
+        messages = [message for message in announced if message is not None]
+        self._bearable(state, messages)
         outbox = old["outbox"] + [
-            entry_of(self.context, aggregate.id, message, now).__dict__
-            for message in announced
-            if message is not None
+            entry_of(self.context, aggregate.id, message, now).__dict__ for message in messages
         ]
         requests = old["requests"]
         if request is not None:

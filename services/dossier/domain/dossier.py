@@ -41,6 +41,8 @@ _CODE = re.compile(r"[A-Z0-9][A-Z0-9.]{0,39}-\d{6}-\d{4,6}")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 MOST_FORM = 256 * 1024  # letters of JSON
 DEEPEST_FORM = 16
+MOST_VALUES = 5_000  # in a form: its fields, and the items of its lists
+MOST_CHARGES = 50
 MOST_HAND_OVERS = 500  # lines of the control sheet after which it is no longer handed to and fro
 _HANDING = ("reception", "examiner", "leader")  # who may take it back from an agency that was asked
 _ROLES = {
@@ -334,6 +336,8 @@ class Dossier:
             raise FailedPrecondition("NOTHING_TO_PAY", "there is no fee to ask for")
         if wrong := wrong_items(lines):
             raise InvalidInput("AMOUNT_NOT_CHARGEABLE", violations=wrong)
+        if len(self.charges) >= MOST_CHARGES:
+            raise FailedPrecondition("TOO_MANY_CHARGES", f"at most {MOST_CHARGES} requests of a dossier")
         self.charges.append(Charge(charge, lines, refundable, at))
         self.refundable = refundable
         if edge.target is State.PAYMENT_REQUESTED:

@@ -177,6 +177,8 @@ async def supplement_dossier(
             new_form = await _draft_form(ports, procedure, form)
         added = await _attachments(ports, caller, dossier.applicant, attachments, dossier.attachments)
         attached = merged(dossier.attachments, added)
+        if len(attached) > MOST_ATTACHMENTS:
+            raise wrong("attachments", "TOO_MANY", f"at most {MOST_ATTACHMENTS}")
         await _complete(ports, caller, dossier, new_form, attached)
         due = await due_of(ports, ports.clock(), dossier.limit)
         step_due = await step_due_of(ports, ports.clock(), dossier.step)
