@@ -9,6 +9,7 @@ neither stops the start, so that schema and protos cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -188,6 +189,9 @@ def fill(request: M, given: Any, *, subject: str = "", without: tuple[str, ...] 
         attribute = name
         if name == subject:
             attribute = "ids" if isinstance(value, list) else "id"
+        if f"{attribute}_json" in request.DESCRIPTOR.fields_by_name:
+            setattr(request, f"{attribute}_json", _json(name, value))
+            continue
         descriptor = request.DESCRIPTOR.fields_by_name[attribute]
         target = getattr(request, attribute)
         if name in ID_TYPES:
@@ -215,6 +219,16 @@ def fill(request: M, given: Any, *, subject: str = "", without: tuple[str, ...] 
         else:
             setattr(request, attribute, value)
     return request
+
+
+def _json(name: str, value: Any) -> str:
+    """An object as JSON text, in which every number stays what it was."""
+    try:
+        if isinstance(value, dict):
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise InvalidInput(violations=[FieldViolation(_camel(name), "JSON_INVALID", "a JSON object")])
 
 
 ID_TYPES: Mapping[str, str] = {

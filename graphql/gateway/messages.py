@@ -48,6 +48,11 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Hồ sơ này đã có quá nhiều yêu cầu nộp phí.",
         "Fees of this dossier have been asked for too often.",
     ),
+    "ANSWER_TOO_LARGE": (
+        "Dữ liệu yêu cầu một lần quá lớn; hãy lấy ít hơn.",
+        "This answer would be too large; ask for less at once.",
+    ),
+    "NUMBER_OUT_OF_RANGE": ("Số quá lớn hoặc quá nhỏ.", "The number is too large or too small."),
     "EVENT_TOO_LARGE": (
         "Nội dung gửi một lần quá lớn; hãy chia nhỏ ra.",
         "This is too much at once; send it in smaller parts.",

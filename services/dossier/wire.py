@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -62,7 +63,7 @@ def state(value: State) -> pb.DossierState.ValueType:
     return pb.DossierState.ValueType(value.value)
 
 
-def dossier(view: View, now: datetime) -> pb.Dossier:
+def dossier(view: View, now: datetime, *, form: bool = True) -> pb.Dossier:
     """A dossier as one who looks at it may see it: who acted for the applicant is told to their side only."""
     d, own = view.dossier, Party.APPLICANT in view.actor.parties
     message = pb.Dossier(
@@ -108,8 +109,8 @@ def dossier(view: View, now: datetime) -> pb.Dossier:
         overdue=d.deadline is not None and now > d.deadline,
         allowed_actions=[action.value for action in d.allowed(view.actor, now)],
     )
-    if view.whole:
-        message.form.update(d.form)
+    if form and view.whole:
+        message.form_json = json.dumps(d.form, ensure_ascii=False)
     return message
 
 

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as of
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -60,6 +61,7 @@ set aside carries its reason and headers besides."""
 LARGEST_STATE = 8 * 1024 * 1024
 """Bytes of an aggregate's state as JSON. MongoDB takes a document of 16 MiB, with what waits to be
 announced."""
+_AT_A_TURN = 10  # aggregates read from their documents before others have a turn
 _MARKS = 1000  # requests and handled events kept in a document
 # Codes of a server that steps down, starts, has forgotten a cursor or replicates slowly, and of a router that
 # finds no primary: what became of the write is unknown.
@@ -229,10 +231,12 @@ class Index:
 
 @dataclass(frozen=True)
 class Page(Generic[A]):
-    """Some of a list; `next_token` is empty at its end."""
+    """Some of a list; `next_token` is empty at its end. `tokens` are those of pages that would end after each
+    of the items, for a page that has to be shorter."""
 
     items: list[A]
     next_token: str
+    tokens: list[str] = of(default_factory=list)
 
 
 class Store(Generic[A]):
@@ -295,12 +299,14 @@ class Store(Generic[A]):
         """The aggregate. Raises NotFound."""
         return self._aggregate(await self._existing(id))
 
-    async def batch(self, ids: Sequence[str]) -> list[A]:
-        """Those that exist, in the order asked, each once."""
+    async def batch(self, ids: Sequence[str], *, without: Sequence[str] = ()) -> list[A]:
+        """Those that exist, in the order asked, each once; `without` as for a page."""
         wanted = list(dict.fromkeys(ids))
         if not wanted:
             return []
-        found = await patiently(lambda: self._collection.find({"_id": {"$in": wanted}}).to_list(None))
+        found = await patiently(
+            lambda: self._collection.find({"_id": {"$in": wanted}}, _projection(without)).to_list(None)
+        )
         by_id = {document["_id"]: document for document in found}
         return [self._aggregate(by_id[key]) for key in wanted if key in by_id]
 
@@ -317,10 +323,13 @@ class Store(Generic[A]):
         size: int,
         token: str = "",
         order: str = "created",
+        without: Sequence[str] = (),
     ) -> Page[A]:
         """A page of those that match: by falling `order` (newest first), or by rising order with `+due`.
 
-        Equal values are told apart by `created`, newest first. `size` is held between 1 and 200.
+        Equal values are told apart by `created`, newest first. `size` is held between 1 and 200. Fields of
+        the state that are named in `without` are not read: they must have defaults, and such an aggregate is
+        for showing only.
         Raises InvalidInput for a token that no page gave.
         """
         field, rising = order.lstrip("+"), order.startswith("+")
@@ -337,13 +346,16 @@ class Store(Generic[A]):
         found: list[Document] = []
         for step in steps:
             if (missing := size + 1 - len(found)) > 0:
-                found += await self._some(step, sort, missing)
+                found += await self._some(step, sort, missing, without)
         shown = found[:size]
+        tokens = [make_token(order, document[field], document["created"]) for document in shown]
         more = len(found) > size
-        return Page(
-            [self._aggregate(document) for document in shown],
-            make_token(order, shown[-1][field], shown[-1]["created"]) if more else "",
-        )
+        items = []
+        for number, document in enumerate(shown):
+            if number % _AT_A_TURN == _AT_A_TURN - 1:
+                await asyncio.sleep(0)  # reading is work of the processor: let others have a turn
+            items.append(self._aggregate(document))
+        return Page(items, tokens[-1] if more else "", tokens)
 
     async def scan(self, filter: Mapping[str, Any]) -> AsyncIterator[A]:
         """All that match, in no order, in one pass: for what is rebuilt from a whole collection.
@@ -460,8 +472,11 @@ class Store(Generic[A]):
             if await self._replace(document["version"], changed):
                 return
 
-    async def _some(self, filter: Document, sort: list[tuple[str, int]], limit: int) -> list[Document]:
-        return await patiently(lambda: self._collection.find(filter).sort(sort).limit(limit).to_list(None))
+    async def _some(
+        self, filter: Document, sort: list[tuple[str, int]], limit: int, without: Sequence[str]
+    ) -> list[Document]:
+        found = self._collection.find(filter, _projection(without)).sort(sort).limit(limit)
+        return await patiently(lambda: found.clone().to_list(None))
 
     async def _load(self, id: str) -> Document | None:
         return await patiently(lambda: self._collection.find_one({"_id": id}))
@@ -585,6 +600,10 @@ class Store(Generic[A]):
             "handled": old["handled"] if handled is None else [*old["handled"], handled][-_MARKS:],
             "writes": _named(old),
         }
+
+
+def _projection(without: Sequence[str]) -> dict[str, int] | None:
+    return {f"state.{name}": 0 for name in without} or None
 
 
 def etag(aggregate: Aggregate) -> str:

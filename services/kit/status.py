@@ -71,7 +71,9 @@ def from_rpc(error: grpc.aio.AioRpcError) -> Exception:
                 bad = error_details_pb2.BadRequest.FromString(detail.value)
                 violations = [FieldViolation(v.field, v.reason, v.description) for v in bad.field_violations]
     made: DomainError
-    if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):  # not ours: it was stopping
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason == code.name and "larger than max" in message:
+        made = InvalidInput("ANSWER_TOO_LARGE", message)  # of gRPC itself: nobody was counted
+    elif code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):  # not ours: it was stopping
         made = Unavailable(reason, message)
     elif code is grpc.StatusCode.INVALID_ARGUMENT:
         made = InvalidInput(reason, message, violations=violations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from typing import Any
 
@@ -75,12 +76,13 @@ async def test_nested_inputs_forms_and_ids_arrive(gateway: Any, fakes: Any) -> N
     given = {
         "procedureCode": "1.001193",
         "receivingAgency": "H32.15",
-        "form": {"child": {"name": "Bé", "weights": [1, 2.5]}, "twin": False},
+        "form": {"child": {"name": "Bé", "weights": [1, 2.5, 9007199254740993]}, "twin": False},
         "attachments": [{"componentId": "c1", "documentId": document}],
     }
     assert await gateway.data(query, {"i": given}) == {"createDossier": {"__typename": "Dossier"}}
     request = fakes.requests["CreateDossier"]
-    assert request.form["child"]["weights"][1] == 2.5
+    assert json.loads(request.form_json) == given["form"]
+    assert "2.0" not in request.form_json
     assert request.attachments[0].document_id == "document-1"
     assert request.channel == 1
 

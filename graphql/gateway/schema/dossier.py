@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import strawberry
 from google.protobuf.message import Message
@@ -92,6 +93,20 @@ class Tracking:
     steps: list[TrackingStep]
 
 
+async def _form(self: Any, info: Info) -> JSON | None:
+    """The form that came with the dossier, else loaded: lists come without."""
+    if self.HasField("form_json"):
+        text: str | None = self.form_json
+    elif self.HasField("form"):  # of a service that writes no text yet
+        return cast(JSON, self.form)
+    elif self.form_withheld:
+        return None
+    else:
+        found = info.context.forms.load(self.id)
+        text = await found if hasattr(found, "__await__") else found
+    return None if text is None else cast(JSON, json.loads(text))
+
+
 @view(pb.Dossier, key="id")
 class Dossier(Node):
     code: str | None = strawberry.field(description="Given at reception, such as `H32.15-261121-0001`.")
@@ -106,7 +121,9 @@ class Dossier(Node):
     filed_by: AccountRef | None = one("accounts", "filed_by_id")
     channel: FilingChannel | None
     case_id: str | None
-    form: JSON | None
+    form: JSON | None = strawberry.field(
+        resolver=_form, description="In a list it costs a call of its own; ask for it only where it is shown."
+    )
     form_withheld: bool = strawberry.field(
         description="The form is left out: the official's agency let the dossier go too long ago. "
         "`openAccountRecord` for a purpose shows it again."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.struct_pb2 import Struct
 
 from dossier import wire
 from dossier.domain.records import Attachment, Channel, FeeLine
@@ -20,6 +20,9 @@ from kit.grpc_server import current_caller
 from kit.mongo import Request
 from motcua.dossier.v1 import dossier_pb2 as pb
 from motcua.dossier.v1.dossier_pb2_grpc import DossierServiceServicer
+
+_AT_ONCE = 10  # dossiers read before it is looked at how large the answer has become
+_MOST_BYTES = 2 * 1024 * 1024  # of a page or a batch
 
 
 class DossierApi(DossierServiceServicer):
@@ -34,7 +37,7 @@ class DossierApi(DossierServiceServicer):
             current_caller(),
             procedure_code=request.procedure_code,
             case=request.case_id,
-            form=_form(request.form),
+            form=_form(request),
             attachments=_attachments(request.attachments),
             receiving_agency=request.receiving_agency,
             channel=_channel(request.channel),
@@ -50,7 +53,7 @@ class DossierApi(DossierServiceServicer):
             current_caller(),
             request.id,
             case=request.case_id,
-            form=_form(request.form),
+            form=_form(request),
             attachments=_attachments(request.attachments),
             receiving_agency=request.receiving_agency,
             request=_remember(request),
@@ -71,7 +74,7 @@ class DossierApi(DossierServiceServicer):
             self._ports,
             current_caller(),
             request.id,
-            form=_form(request.form) if request.HasField("form") else None,
+            form=_form(request) if request.HasField("form") or request.HasField("form_json") else None,
             attachments=_attachments(request.attachments),
             note=request.note,
             request=_remember(request),
@@ -258,11 +261,25 @@ class DossierApi(DossierServiceServicer):
     async def BatchGetDossiers(
         self, request: pb.BatchGetDossiersRequest, context: Any
     ) -> pb.BatchGetDossiersResponse:
-        views = await overview.batch_get_dossiers(self._ports, current_caller(), list(request.ids))
-        return pb.BatchGetDossiersResponse(dossiers=map(self._message, views))
+        wanted, caller = list(dict.fromkeys(request.ids)), current_caller()
+        answer, size = pb.BatchGetDossiersResponse(), 0
+        if len(wanted) > 100:
+            raise InvalidInput("TOO_MANY", "at most 100 at once")
+        for start in range(0, len(wanted), _AT_ONCE):
+            if size > _MOST_BYTES:
+                answer.left_out_ids.extend(wanted[start:])
+                break
+            views = await overview.batch_get_dossiers(
+                self._ports, caller, wanted[start : start + _AT_ONCE], forms=request.with_forms
+            )
+            for view in views:
+                message = wire.dossier(view, self._ports.clock(), form=request.with_forms)
+                size += message.ByteSize()
+                answer.dossiers.append(message)
+        return answer
 
     async def ListDossiers(self, request: pb.ListDossiersRequest, context: Any) -> pb.ListDossiersResponse:
-        views, token = await overview.list_dossiers(
+        listed = await overview.list_dossiers(
             self._ports,
             current_caller(),
             applicant=request.applicant_id,
@@ -270,14 +287,15 @@ class DossierApi(DossierServiceServicer):
             size=request.page_size,
             token=request.page_token,
         )
-        return pb.ListDossiersResponse(dossiers=map(self._message, views), next_page_token=token)
+        messages, token = self._page(listed)
+        return pb.ListDossiersResponse(dossiers=messages, next_page_token=token)
 
     async def ListWorklist(self, request: pb.ListWorklistRequest, context: Any) -> pb.ListWorklistResponse:
         try:
             due = overview.Due(request.due)
         except ValueError:
             raise _bad("due", "UNKNOWN_FILTER") from None
-        views, token = await overview.list_worklist(
+        listed = await overview.list_worklist(
             self._ports,
             current_caller(),
             agency=request.agency,
@@ -287,7 +305,8 @@ class DossierApi(DossierServiceServicer):
             size=request.page_size,
             token=request.page_token,
         )
-        return pb.ListWorklistResponse(dossiers=map(self._message, views), next_page_token=token)
+        messages, token = self._page(listed)
+        return pb.ListWorklistResponse(dossiers=messages, next_page_token=token)
 
     async def TrackDossier(self, request: pb.TrackDossierRequest, context: Any) -> pb.TrackDossierResponse:
         found = await overview.track_dossier(
@@ -308,16 +327,50 @@ class DossierApi(DossierServiceServicer):
     def _message(self, view: View) -> pb.Dossier:
         return wire.dossier(view, self._ports.clock())
 
+    def _page(self, listed: overview.Listed) -> tuple[list[pb.Dossier], str]:
+        """The messages of a list's page and the token of what follows; the page ends early where it would
+        become too large."""
+        messages: list[pb.Dossier] = []
+        size, last = 0, ""
+        for view, after in listed.views:
+            message = wire.dossier(view, self._ports.clock(), form=False)
+            size += message.ByteSize()
+            if messages and size > _MOST_BYTES:
+                return messages, last
+            messages.append(message)
+            last = after
+        return messages, listed.next_token
+
 
 def _remember(request: Any) -> Request | None:
     return Request.of(current_caller(), request.request_id, request)
 
 
-def _form(message: Struct) -> dict[str, Any]:
+def _form(request: Any) -> dict[str, Any]:
+    """The form of a request: JSON text, or the Struct of those who write no text yet."""
     try:
-        return MessageToDict(message)
-    except ValueError:  # infinity and NaN, which JSON does not know
+        if request.HasField("form_json"):
+            form = json.loads(request.form_json, parse_constant=_no_number)
+        else:
+            form = _whole(MessageToDict(request.form))
+    except (ValueError, RecursionError):  # infinity and NaN too, which JSON does not know
         raise _bad("form", "NOT_JSON") from None
+    if not isinstance(form, dict):
+        raise _bad("form", "JSON_INVALID")
+    return form
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(text)
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers as such: protobuf's Struct knows only doubles."""
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _attachments(messages: Iterable[pb.Attachment]) -> list[Attachment]:

@@ -30,6 +30,17 @@ _SOON = 2  # working days
 _OVERSEERS = ("leader", "admin")  # who see the agencies below their own
 
 
+UNLISTED = ("form",)  # what lists do not read of a dossier
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A page: each dossier with the token of a page that ends after it, and the token of what follows."""
+
+    views: list[tuple[View, str]]
+    next_token: str
+
+
 class Due(IntEnum):
     ANY = 0
     OVERDUE = 1
@@ -90,18 +101,21 @@ async def get_dossier(ports: Ports, caller: Caller, id: str) -> View:
 
 
 @allow(CITIZEN, OFFICIAL, service("payment", "notify", "gateway"))
-async def batch_get_dossiers(ports: Ports, caller: Caller, ids: Sequence[str]) -> list[View]:
-    """Those that exist and that the caller may see."""
+async def batch_get_dossiers(
+    ports: Ports, caller: Caller, ids: Sequence[str], *, forms: bool = False
+) -> list[View]:
+    """Those that exist and that the caller may see; without their forms unless asked for them."""
     if len(ids) > 100:
         raise InvalidInput("TOO_MANY", "at most 100 at once")
-    return await look(ports, caller, await ports.dossiers.batch(list(ids)))
+    without = () if forms else UNLISTED
+    return await look(ports, caller, await ports.dossiers.batch(list(ids), without=without))
 
 
 @allow(CITIZEN)
 async def list_dossiers(
     ports: Ports, caller: Caller, *, applicant: str, states: Sequence[State], size: int, token: str
-) -> tuple[list[View], str]:
-    """An applicant's dossiers, newest first."""
+) -> Listed:
+    """An applicant's dossiers, newest first, without their forms."""
     applicant = applicant or caller.subject
     files = await speaks_for(ports, caller, applicant, "FILE")
     if not files and not await speaks_for(ports, caller, applicant, "READ"):
@@ -109,9 +123,15 @@ async def list_dossiers(
     wanted: dict[str, Any] = {"applicant": applicant}
     if states:
         wanted["status"] = {"$in": sorted({state.value for state in states})}
-    page = await ports.dossiers.page(wanted, size=min(size or 20, 100), token=token)
-    seen = [d for d in page.items if not hidden(caller, d)]
-    return [View(d, actor(caller, d, speaks=files)) for d in seen], page.next_token
+    page = await ports.dossiers.page(wanted, size=min(size or 20, 100), token=token, without=UNLISTED)
+    return Listed(
+        [
+            (View(d, actor(caller, d, speaks=files)), after)
+            for d, after in zip(page.items, page.tokens, strict=True)
+            if not hidden(caller, d)
+        ],
+        page.next_token,
+    )
 
 
 @allow(OFFICIAL)
@@ -125,13 +145,13 @@ async def list_worklist(
     mine: bool,
     size: int,
     token: str,
-) -> tuple[list[View], str]:
-    """What an agency has to act on, the most urgent first."""
+) -> Listed:
+    """What an agency has to act on, the most urgent first, without forms."""
     own = agencies_of(caller)
     if agency and agency not in own:
         raise Forbidden("NOT_YOUR_AGENCY", "you have no role in this agency", agency=agency)
     if not own:
-        return [], ""
+        return Listed([], "")
     among = {state for state in states if state is not State.DRAFT} or WORK
     if due is not Due.ANY:
         among &= TICKING  # where the clock stands still nothing is due
@@ -149,8 +169,16 @@ async def list_worklist(
         }[due]
     if mine:
         wanted["assignee"] = caller.subject
-    page = await ports.dossiers.page(wanted, size=min(size or 20, 100), token=token, order="+due")
-    return [View(d, actor(caller, d, speaks=False)) for d in page.items], page.next_token
+    page = await ports.dossiers.page(
+        wanted, size=min(size or 20, 100), token=token, order="+due", without=UNLISTED
+    )
+    return Listed(
+        [
+            (View(d, actor(caller, d, speaks=False)), after)
+            for d, after in zip(page.items, page.tokens, strict=True)
+        ],
+        page.next_token,
+    )
 
 
 @allow(ANYONE)

@@ -49,14 +49,14 @@ async def test_papers_of_a_dossier_are_seen_while_it_is_held_and_for_thirty_days
     world.time.forward(days=29)
     assert (await world.call("GetDocument", "examiner", get)).document.id == document
     assert (await world.call("CreateDownload", "examiner", read)).token
-    assert dict((await world.get("examiner", dossier.id)).form)["child"]
+    assert "child" in str(await world.get("examiner", dossier.id))
     world.time.forward(days=2)
     batch = vp.BatchGetDocumentsRequest(ids=[document])
     assert not (await world.call("BatchGetDocuments", "examiner", batch)).documents
     assert (await world.refused("GetDocument", "examiner", get)).reason == "DOCUMENT_NOT_FOUND"
     assert (await world.refused("CreateDownload", "examiner", read)).reason == "SIGHT_ENDED"
     later = await world.get("examiner", dossier.id)
-    assert (later.form_withheld, dict(later.form)) == (True, {})
+    assert (later.form_withheld, "child" in str(later)) == (True, False)
 
 
 @pytest.mark.proof("9.6")

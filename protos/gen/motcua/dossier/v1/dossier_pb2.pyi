@@ -477,6 +477,7 @@ class Dossier(_message.Message):
     OVERDUE_FIELD_NUMBER: _builtins.int
     FORM_WITHHELD_FIELD_NUMBER: _builtins.int
     FEES_FIELD_NUMBER: _builtins.int
+    FORM_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     code: _builtins.str
     """Given at reception, such as H32.15-261121-0001."""
@@ -509,8 +510,14 @@ class Dossier(_message.Message):
     """Whether the deadline has passed."""
     form_withheld: _builtins.bool
     """The form is left out: the official's agency let the dossier go too long ago, and no purpose was recorded."""
+    form_json: _builtins.str
+    """The form as JSON text, so that every number is the one that was sent. Absent where the request did not ask
+    for forms, and where the form is withheld.
+    """
     @_builtins.property
-    def form(self) -> _struct_pb2.Struct: ...
+    def form(self) -> _struct_pb2.Struct:
+        """No longer written: a Struct knows only doubles. Read form_json."""
+
     @_builtins.property
     def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]: ...
     @_builtins.property
@@ -594,12 +601,15 @@ class Dossier(_message.Message):
         overdue: _builtins.bool = ...,
         form_withheld: _builtins.bool = ...,
         fees: _abc.Iterable[Global___DossierFee] | None = ...,
+        form_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apology", b"apology", "create_time", b"create_time", "deadline_time", b"deadline_time", "due_time", b"due_time", "finish_time", b"finish_time", "form", b"form", "receipt", b"receipt", "submit_time", b"submit_time", "supplement", b"supplement", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_form_json", b"_form_json", "apology", b"apology", "create_time", b"create_time", "deadline_time", b"deadline_time", "due_time", b"due_time", "finish_time", b"finish_time", "form", b"form", "form_json", b"form_json", "receipt", b"receipt", "submit_time", b"submit_time", "supplement", b"supplement", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_actions", b"allowed_actions", "apology", b"apology", "applicant_id", b"applicant_id", "assignee_id", b"assignee_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "charge_ids", b"charge_ids", "closing_reason", b"closing_reason", "code", b"code", "create_time", b"create_time", "current_agency", b"current_agency", "current_step_id", b"current_step_id", "current_step_name", b"current_step_name", "deadline_time", b"deadline_time", "deciding_agency", b"deciding_agency", "due_time", b"due_time", "etag", b"etag", "fees", b"fees", "filed_by_id", b"filed_by_id", "finish_time", b"finish_time", "form", b"form", "form_withheld", b"form_withheld", "hand_overs", b"hand_overs", "id", b"id", "overdue", b"overdue", "paid", b"paid", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "rating", b"rating", "rating_comment", b"rating_comment", "receipt", b"receipt", "receiving_agency", b"receiving_agency", "result_document_ids", b"result_document_ids", "state", b"state", "submit_time", b"submit_time", "supplement", b"supplement", "support_point", b"support_point", "timeliness", b"timeliness", "transitions", b"transitions", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_form_json", b"_form_json", "allowed_actions", b"allowed_actions", "apology", b"apology", "applicant_id", b"applicant_id", "assignee_id", b"assignee_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "charge_ids", b"charge_ids", "closing_reason", b"closing_reason", "code", b"code", "create_time", b"create_time", "current_agency", b"current_agency", "current_step_id", b"current_step_id", "current_step_name", b"current_step_name", "deadline_time", b"deadline_time", "deciding_agency", b"deciding_agency", "due_time", b"due_time", "etag", b"etag", "fees", b"fees", "filed_by_id", b"filed_by_id", "finish_time", b"finish_time", "form", b"form", "form_json", b"form_json", "form_withheld", b"form_withheld", "hand_overs", b"hand_overs", "id", b"id", "overdue", b"overdue", "paid", b"paid", "procedure_code", b"procedure_code", "procedure_name", b"procedure_name", "procedure_version", b"procedure_version", "rating", b"rating", "rating_comment", b"rating_comment", "receipt", b"receipt", "receiving_agency", b"receiving_agency", "result_document_ids", b"result_document_ids", "state", b"state", "submit_time", b"submit_time", "supplement", b"supplement", "support_point", b"support_point", "timeliness", b"timeliness", "transitions", b"transitions", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__form_json: _TypeAlias = _typing.Literal["form_json"]  # noqa: Y015
+    _WhichOneofArgType__form_json: _TypeAlias = _typing.Literal["_form_json", b"_form_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__form_json) -> _WhichOneofReturnType__form_json | None: ...
 
 Global___Dossier: _TypeAlias = Dossier  # noqa: Y015
 
@@ -616,6 +626,7 @@ class CreateDossierRequest(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     APPLICANT_ID_FIELD_NUMBER: _builtins.int
     SUPPORT_POINT_FIELD_NUMBER: _builtins.int
+    FORM_JSON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     procedure_code: _builtins.str
     case_id: _builtins.str
@@ -624,8 +635,12 @@ class CreateDossierRequest(_message.Message):
     applicant_id: _builtins.str
     """Account for which a delegate or an official files; empty: the caller."""
     support_point: _builtins.str
+    form_json: _builtins.str
+    """The form as JSON text of an object."""
     @_builtins.property
-    def form(self) -> _struct_pb2.Struct: ...
+    def form(self) -> _struct_pb2.Struct:
+        """Read where form_json is absent."""
+
     @_builtins.property
     def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]: ...
     def __init__(
@@ -640,12 +655,15 @@ class CreateDossierRequest(_message.Message):
         channel: Global___FilingChannel.ValueType = ...,
         applicant_id: _builtins.str = ...,
         support_point: _builtins.str = ...,
+        form_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_form_json", b"_form_json", "form", b"form", "form_json", b"form_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applicant_id", b"applicant_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "form", b"form", "procedure_code", b"procedure_code", "receiving_agency", b"receiving_agency", "request_id", b"request_id", "support_point", b"support_point"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_form_json", b"_form_json", "applicant_id", b"applicant_id", "attachments", b"attachments", "case_id", b"case_id", "channel", b"channel", "form", b"form", "form_json", b"form_json", "procedure_code", b"procedure_code", "receiving_agency", b"receiving_agency", "request_id", b"request_id", "support_point", b"support_point"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__form_json: _TypeAlias = _typing.Literal["form_json"]  # noqa: Y015
+    _WhichOneofArgType__form_json: _TypeAlias = _typing.Literal["_form_json", b"_form_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__form_json) -> _WhichOneofReturnType__form_json | None: ...
 
 Global___CreateDossierRequest: _TypeAlias = CreateDossierRequest  # noqa: Y015
 
@@ -680,13 +698,18 @@ class UpdateDossierRequest(_message.Message):
     ATTACHMENTS_FIELD_NUMBER: _builtins.int
     RECEIVING_AGENCY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FORM_JSON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     id: _builtins.str
     case_id: _builtins.str
     receiving_agency: _builtins.str
     etag: _builtins.str
+    form_json: _builtins.str
+    """The form as JSON text of an object."""
     @_builtins.property
-    def form(self) -> _struct_pb2.Struct: ...
+    def form(self) -> _struct_pb2.Struct:
+        """Read where form_json is absent."""
+
     @_builtins.property
     def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]: ...
     def __init__(
@@ -699,12 +722,15 @@ class UpdateDossierRequest(_message.Message):
         attachments: _abc.Iterable[Global___Attachment] | None = ...,
         receiving_agency: _builtins.str = ...,
         etag: _builtins.str = ...,
+        form_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_form_json", b"_form_json", "form", b"form", "form_json", b"form_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "case_id", b"case_id", "etag", b"etag", "form", b"form", "id", b"id", "receiving_agency", b"receiving_agency", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_form_json", b"_form_json", "attachments", b"attachments", "case_id", b"case_id", "etag", b"etag", "form", b"form", "form_json", b"form_json", "id", b"id", "receiving_agency", b"receiving_agency", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__form_json: _TypeAlias = _typing.Literal["form_json"]  # noqa: Y015
+    _WhichOneofArgType__form_json: _TypeAlias = _typing.Literal["_form_json", b"_form_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__form_json) -> _WhichOneofReturnType__form_json | None: ...
 
 Global___UpdateDossierRequest: _TypeAlias = UpdateDossierRequest  # noqa: Y015
 
@@ -783,13 +809,16 @@ class SupplementDossierRequest(_message.Message):
     ATTACHMENTS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FORM_JSON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     id: _builtins.str
     note: _builtins.str
     etag: _builtins.str
+    form_json: _builtins.str
+    """The form as JSON text of an object."""
     @_builtins.property
     def form(self) -> _struct_pb2.Struct:
-        """Absent: the form stays."""
+        """Read where form_json is absent; both absent: the form stays."""
 
     @_builtins.property
     def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]:
@@ -804,12 +833,15 @@ class SupplementDossierRequest(_message.Message):
         attachments: _abc.Iterable[Global___Attachment] | None = ...,
         note: _builtins.str = ...,
         etag: _builtins.str = ...,
+        form_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_form_json", b"_form_json", "form", b"form", "form_json", b"form_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "etag", b"etag", "form", b"form", "id", b"id", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_form_json", b"_form_json", "attachments", b"attachments", "etag", b"etag", "form", b"form", "form_json", b"form_json", "id", b"id", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__form_json: _TypeAlias = _typing.Literal["form_json"]  # noqa: Y015
+    _WhichOneofArgType__form_json: _TypeAlias = _typing.Literal["_form_json", b"_form_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__form_json) -> _WhichOneofReturnType__form_json | None: ...
 
 Global___SupplementDossierRequest: _TypeAlias = SupplementDossierRequest  # noqa: Y015
 
@@ -1562,6 +1594,9 @@ class BatchGetDossiersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
+    WITH_FORMS_FIELD_NUMBER: _builtins.int
+    with_forms: _builtins.bool
+    """With form_json."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 100; those the caller may not see are omitted like missing ones."""
@@ -1570,10 +1605,11 @@ class BatchGetDossiersRequest(_message.Message):
         self,
         *,
         ids: _abc.Iterable[_builtins.str] | None = ...,
+        with_forms: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "with_forms", b"with_forms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1584,16 +1620,22 @@ class BatchGetDossiersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DOSSIERS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dossiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dossier]: ...
+    @_builtins.property
+    def left_out_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those for which the answer had no room: ask for them again."""
+
     def __init__(
         self,
         *,
         dossiers: _abc.Iterable[Global___Dossier] | None = ...,
+        left_out_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dossiers", b"dossiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dossiers", b"dossiers", "left_out_ids", b"left_out_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1610,7 +1652,7 @@ class ListDossiersRequest(_message.Message):
     applicant_id: _builtins.str
     """Empty: the caller."""
     page_size: _builtins.int
-    """At most 100; 20 when 0."""
+    """At most 100; 20 when 0. A page may be shorter: it is bounded in bytes too. Without forms."""
     page_token: _builtins.str
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DossierState.ValueType]: ...
@@ -1669,6 +1711,7 @@ class ListWorklistRequest(_message.Message):
     mine: _builtins.bool
     """Only those assigned to the caller."""
     page_size: _builtins.int
+    """A page may be shorter: it is bounded in bytes too. Without forms."""
     page_token: _builtins.str
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DossierState.ValueType]: ...
