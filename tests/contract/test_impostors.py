@@ -89,17 +89,29 @@ async def test_nobody_acts_for_others_before_it_is_proven_who_they_are(world: Wo
     assert not (await world.do("IdentityService.CheckDelegation", check, "service:dossier")).allowed
 
 
+@pytest.mark.proof("9.2")
 async def test_a_desk_sees_who_is_not_verified_and_files_nothing_for_them(world: World) -> None:
     number, phone = _number()
     account = (await _sign_up(world, number, phone)).reply.account
     query = "query($id: ID!) { node(id: $id) { ... on Account { verified proof { kind } } } }"
-    answer = await world.graphql(query, {"id": to_global("Account", account.id)}, who="reception")
-    assert answer.json()["data"]["node"] == {"verified": False, "proof": None}
+    shown = (await world.graphql(query, {"id": to_global("Account", account.id)}, who="reception")).json()
+    assert "errors" not in shown
+    assert shown["data"]["node"] == {"verified": False, "proof": None}
     request = dos.CreateDossierRequest(
         procedure_code="9.900001", receiving_agency="H32.15", applicant_id=account.id
     )
     answer = await world.call("DossierService.CreateDossier", request, "reception")
     assert (answer.code, answer.reason) == ("FAILED_PRECONDITION", "APPLICANT_NOT_VERIFIED")
+
+
+@pytest.mark.proof("9.2")
+async def test_an_identity_provider_is_asked_where_one_is_set(world: World) -> None:
+    methods = idp.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name
+    assert {"BeginOidcSignIn", "CompleteOidcSignIn"} <= set(methods)
+    answer = await world.call("IdentityService.BeginOidcSignIn", idp.BeginOidcSignInRequest(), "nobody")
+    assert (
+        answer.reason == "OIDC_NOT_OFFERED"
+    )  # here none is set; tests/component/test_oidc.py has a real one
 
 
 async def test_proof_at_the_counter_lifts_it_once_the_owner_enters_the_code(world: World) -> None:
