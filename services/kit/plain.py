@@ -26,6 +26,8 @@ def to_plain(value: Any) -> Any:
         return value
     if isinstance(value, Enum):
         return to_plain(value.value)
+    if isinstance(value, int):  # MongoDB gives numbers of more than 32 bits back as a class of its own
+        return int(value)
     if isinstance(value, datetime):
         return clock.to_text(value)
     if isinstance(value, date):

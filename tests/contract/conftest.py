@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import email
+import email.policy
 import importlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import jwt
 import nats
 import pytest
 import uvicorn
+from aiosmtpd.smtp import SMTP, Envelope
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
@@ -132,6 +136,7 @@ class World:
     merchant: vnpay.Merchant
     issue: Issuer
     jetstream: JetStreamContext
+    mails: dict[str, EmailMessage] = field(default_factory=dict)  # by the local part of their Message-ID
     kept: dict[str, Any] = field(default_factory=dict)
     rpcs: Mapping[str, MethodDescriptor] = field(default_factory=lambda: RPCS)
 
@@ -329,6 +334,14 @@ class World:
         }
         return parameters | {"vnp_SecureHash": vnpay.sign(parameters, self.merchant.secret)}
 
+    async def unpriced(self, code: str) -> None:
+        """A procedure of that code whose fee the catalogue does not know."""
+        made = _procedure()
+        made.code = code
+        del made.fees[:]
+        request = cat.PutProcedureRequest(procedure=made)
+        await self.do("CatalogService.PutProcedure", request, "service:importer")
+
     async def _until_there(self, charge: str) -> None:
         deadline = time.monotonic() + 10
         request = pay.GetChargeRequest(id=charge)
@@ -449,6 +462,29 @@ def _procedure() -> cat.Procedure:
     return made
 
 
+class Mailbox:
+    """An SMTP server that keeps the mails it gets in `mails`."""
+
+    def __init__(self, mails: dict[str, EmailMessage]) -> None:
+        self.mails = mails
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
+        assert isinstance(envelope.content, bytes)
+        mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        self.mails[mail["Message-ID"].strip("<>").partition("@")[0]] = mail
+        return "250 kept"
+
+
+@asynccontextmanager
+async def _post_office(mails: dict[str, EmailMessage]) -> AsyncIterator[int]:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: SMTP(Mailbox(mails), enable_SMTPUTF8=True, hostname="post.example"), "127.0.0.1", 0
+    )
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
 # --- the stack ---------------------------------------------------------------------------------------------
 
 
@@ -536,9 +572,14 @@ async def world(
             payment_retry_after=3600,
         )
         targets["payment_target"] = await start(_running(payment.bootstrap.build(paying)))
-        targets["notify_target"] = await start(
-            _running(notify.bootstrap.build(notify.bootstrap.NotifySettings(**common("notify"))))
+        mails: dict[str, EmailMessage] = {}
+        telling = notify.bootstrap.NotifySettings(
+            **common("notify"),
+            smtp_host="127.0.0.1",
+            smtp_port=await start(_post_office(mails)),
+            smtp_tls="none",
         )
+        targets["notify_target"] = await start(_running(notify.bootstrap.build(telling)))
         url = await start(_serving(GatewaySettings(**common("gateway"))))
         channels = {
             name: await start(grpc.aio.insecure_channel(targets[f"{name}_target"]))
@@ -560,6 +601,7 @@ async def world(
             merchant=vnpay.Merchant(paying.vnpay_tmn_code, paying.vnpay_hash_secret.get_secret_value()),
             issue=Issuer(own.kid, own.private),
             jetstream=listener.jetstream(),
+            mails=mails,
         )
         world.tokens["service:importer"] = world.issue(Caller("importer", "service"))
         await world.do(
