@@ -205,7 +205,7 @@ async def _document_checked(ports: Ports, event: Event) -> None:
             "file_refused",
             About(document=message.document_id),
             {"document": message.title},
-            to=tuple(dict.fromkeys(people)),
+            to=tuple(dict.fromkeys(filter(None, people))),
         ),
     )
 

@@ -185,7 +185,7 @@ def _office(archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], lo
         low = name.lower()
         if low.endswith(".rels"):
             _relations(archive, entry)
-        elif low.endswith(".xml"):
+        elif low.endswith(".xml") and entry.file_size:
             _office_part(archive, entry)
         elif "vbaproject" in low or "/activex/" in low:
             raise active("macro")
@@ -319,7 +319,7 @@ def _open_document(archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipIn
             raise active("macro")
         if name == "META-INF/manifest.xml":
             _manifest(archive, entry)
-        elif name.endswith(".xml"):
+        elif name.endswith(".xml") and entry.file_size:  # LibreOffice leaves parts of its settings empty
             _odf_part(archive, entry)
 
 

@@ -289,6 +289,7 @@ def test_what_an_archive_hides_is_found(place: Path, data: bytes, why: str) -> N
             ),
             "opendocument.text",
         ),
+        (papers.odt(more={"Configurations2/accelerator/current.xml": ""}), "opendocument.text"),
         (papers.asice({"a.pdf": papers.pdf(), "b.docx": papers.docx()}), "asic-e+zip"),
     ],
 )

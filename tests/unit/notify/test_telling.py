@@ -193,6 +193,21 @@ async def test_what_a_person_did_is_no_news_to_them(ports: Ports, message: Messa
     assert await happen(ports, message) == []
 
 
+async def test_a_refused_file_is_told_to_its_owner_and_its_bringer_and_a_clean_one_to_nobody(
+    ports: Ports,
+) -> None:
+    def checked(check: vault_pb2.FileCheck.ValueType, **more: Any) -> Message:
+        return dossier.DocumentChecked(document_id="doc1", owner_id="an", title="Quét", check=check, **more)
+
+    assert await happen(ports, checked(vault_pb2.FILE_CHECK_CLEAN), id="e1") == []
+    told = await happen(ports, checked(vault_pb2.FILE_CHECK_REFUSED, added_by_id="binh"), id="e2")
+    assert {notice.recipient for notice in told} == {"an", "binh"}
+    [one] = await happen(ports, checked(vault_pb2.FILE_CHECK_REFUSED, added_by_id="an"), id="e3")
+    assert one.kind == "file_refused"
+    of_a_result = checked(vault_pb2.FILE_CHECK_REFUSED, added_by_id="binh", dossier_id="d1")
+    assert [notice.recipient for notice in await happen(ports, of_a_result, id="e4")] == ["binh"]
+
+
 async def test_a_notice_names_officer_and_agency_in_the_language_of_the_account(ports: Ports) -> None:
     [vi] = await happen(ports, dossier.DossierReceived(dossier=ref()))
     [en] = await happen(ports, dossier.DossierReceived(dossier=ref(applicant_id="binh")))
