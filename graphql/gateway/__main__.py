@@ -18,6 +18,7 @@ import uvloop
 from pydantic import ValidationError
 
 from gateway.app import build
+from gateway.connections import protocols
 from gateway.leaving import Leaving
 from gateway.settings import GatewaySettings
 from kit import telemetry
@@ -65,16 +66,18 @@ async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ask, number)
 
+    http, ws = protocols(settings)
     config = uvicorn.Config(
         build(settings, leaving),
-        http="httptools",
-        ws="websockets-sansio",
+        http=http,
+        ws=ws,
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=True,
-        forwarded_allow_ips=settings.forwarded_allow_ips,
+        proxy_headers=False,  # gateway.address does it
         timeout_keep_alive=_IDLE,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
         ws_max_size=settings.max_body_bytes,
     )
     server = _Server(config)

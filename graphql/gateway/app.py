@@ -21,7 +21,9 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from gateway import graphiql, websocket
+from gateway.address import Proxied
 from gateway.browser import Browser
+from gateway.crowd import Turnstile
 from gateway.documents import Documents, Limits, read_trusted
 from gateway.endpoint import GraphQL
 from gateway.files import Files
@@ -74,6 +76,7 @@ def build(settings: GatewaySettings, leaving: Leaving | None = None) -> ASGIApp:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(_listen(live, settings))]
         tasks.append(asyncio.create_task(verifier.ended.run(lambda: live.connected)))
+        tasks.append(asyncio.create_task(graphql.crowd.replicas.watch()))
         yield
         for task in tasks:
             task.cancel()
@@ -95,7 +98,8 @@ def build(settings: GatewaySettings, leaving: Leaving | None = None) -> ASGIApp:
         Route("/readyz", ready, methods=["GET"]),
         Route("/status", health.__call__, methods=["GET"]),
     ]
-    return Browser(Starlette(routes=routes, lifespan=lifespan), settings, leaving)
+    app = Browser(Starlette(routes=routes, lifespan=lifespan), settings, leaving)
+    return Proxied(Turnstile(app, graphql.crowd), settings.proxies)
 
 
 class Health:

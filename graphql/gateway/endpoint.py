@@ -19,9 +19,11 @@ from opentelemetry import trace
 from prometheus_client import Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway import browser
 from gateway.context import Context, Session
+from gateway.crowd import Crowd, Release
 from gateway.documents import Documents, Prepared, Refused
 from gateway.errors import formatted
 from gateway.execution import execute
@@ -31,7 +33,7 @@ from gateway.schema import SOURCES, schema
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from kit.auth import ANONYMOUS, Caller, TokenVerifier
-from kit.errors import DomainError, Unauthenticated
+from kit.errors import DomainError, RateLimited, Unauthenticated
 from kit.telemetry import SECONDS, parent_from, tracer
 
 log = logging.getLogger(__name__)
@@ -110,6 +112,7 @@ class GraphQL:
         self.leaving = leaving
         self.services = services
         self.live = live
+        self.crowd = Crowd(settings)
         self._verifier = verifier
         self._documents = documents
         self._pumps: set[asyncio.Task[None]] = set()
@@ -295,8 +298,15 @@ class GraphQL:
             body = {"errors": [{"message": "A mutation needs POST.", "extensions": {"code": "BAD_REQUEST"}}]}
             return _response(405, body, media, {"allow": "POST"})
         context = self.context(request, caller, token, http=media != _EVENTS)
-        if media == _EVENTS:
-            return self._events(asked, prepared, operation, context)
+        try:
+            if caller.subject:
+                self.crowd.ask(account=caller.subject)
+            if media == _EVENTS:
+                return self._events(asked, prepared, operation, context)
+        except RateLimited as error:
+            problem = formatted(GraphQLError(error.message, original_error=error), locale)
+            after = {"retry-after": error.metadata["retry_after"]}
+            return _response(429, {"errors": [problem]}, _JSON if media == _EVENTS else media, after)
         if operation.operation is OperationType.SUBSCRIPTION:
             body = {
                 "errors": [
@@ -345,6 +355,9 @@ class GraphQL:
         operation: OperationDefinitionNode,
         context: Context,
     ) -> Response:
+        release = self.crowd.take("stream", account=context.caller.subject, address=context.client_address)
+        until = time.monotonic() + self.settings.stream_minutes * 60
+
         async def lines() -> AsyncIterator[bytes]:
             if operation.operation is not OperationType.SUBSCRIPTION:
                 yield _event("next", await self.run(asked, prepared, operation, context))
@@ -380,6 +393,8 @@ class GraphQL:
                         asking = asyncio.create_task(answers.get())
                     elif ending.done():
                         return  # without `complete`, so that the client comes back, to another of us
+                    elif time.monotonic() >= until:
+                        return  # likewise: nobody keeps a place for ever
                     else:
                         yield b":\n\n"
             finally:
@@ -387,8 +402,11 @@ class GraphQL:
                     task.cancel()
             yield _event("complete", None)
 
-        return StreamingResponse(
-            lines(), media_type=_EVENTS, headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+        return _Held(
+            release,
+            lines(),
+            media_type=_EVENTS,
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         )
 
 
@@ -417,6 +435,20 @@ async def _cancelled(task: asyncio.Task[Any]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait((task,))
+
+
+class _Held(StreamingResponse):
+    """A stream that gives its place back however it ends, also when nobody waits for its first byte."""
+
+    def __init__(self, release: Release, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
 
 
 async def bounded(request: Request, limit: int) -> bytes:

@@ -90,6 +90,8 @@ class Files:
             return Response(status_code=405, headers=headers | {"allow": allow})
         try:
             caller, token = await self._graphql.caller(request.headers.get("authorization", ""))
+            if caller.subject:
+                self._graphql.crowd.ask(account=caller.subject)
             response: Response = await act(
                 request, self._graphql.context(request, caller, token, http=False), id
             )
@@ -151,7 +153,9 @@ class Files:
         if length is not None and offset + length > known.size:
             return Response("more bytes than were announced", 413)
         body = _Body(request, id, offset, known.size)
-        reply = await answered(self._vault.AppendUpload(body.messages(), metadata=context.metadata))
+        holder = {"account": context.caller.subject, "address": context.client_address}
+        with self._graphql.crowd.hold("upload", **holder):
+            reply = await answered(self._vault.AppendUpload(body.messages(), metadata=context.metadata))
         if body.broken:  # what came is stored; there is nobody to tell
             return Response(status_code=400)
         response = _described(reply.upload, 413 if body.too_long else 204)

@@ -66,6 +66,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Tệp đang tải lên bị ngừng; hãy tiếp tục từ chỗ đã gửi.",
         "The upload stood still; go on from where it is.",
     ),
+    "TOO_MANY_OPEN": (
+        "Đang có quá nhiều kết nối hoặc tệp tải lên cùng lúc; hãy thử lại sau.",
+        "Too many connections or uploads at once; try again later.",
+    ),
+    "TOO_MANY_REQUESTS": (
+        "Bạn gửi quá nhiều yêu cầu; hãy thử lại sau.",
+        "Too many requests; try again later.",
+    ),
     "TOO_SLOW": ("Luồng dữ liệu được đọc quá chậm.", "The stream is read too slowly."),
     # Everywhere
     "INVALID_INPUT": ("Thông tin gửi lên chưa đúng.", "What was sent is not right."),

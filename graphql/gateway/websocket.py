@@ -13,19 +13,22 @@ from typing import Any
 
 import orjson
 from graphql import GraphQLError, OperationType
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.browser import origin_allowed
+from gateway.crowd import Rates, Release
 from gateway.documents import Refused
 from gateway.endpoint import Asked, BadRequest, GraphQL, expiry, locale_of
 from gateway.errors import formatted
 from kit.auth import ANONYMOUS, Caller
-from kit.errors import DomainError, Unauthenticated
+from kit.errors import DomainError, RateLimited, Unauthenticated
 
 PROTOCOL = "graphql-transport-ws"
 _INIT = 10.0  # seconds given to connection_init
 _FAREWELL = 0.5  # seconds between the end of the streams and that of the socket
 _OPERATIONS = 20  # at once on one socket
+_BURST, _MESSAGES = 100, 20  # messages at once, and a second, that a client may send
 
 
 @dataclass
@@ -40,13 +43,22 @@ class _Socket:
     operations: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     streams: set[str] = field(default_factory=set)  # those of the operations that end by themselves never
     opened: float = field(default_factory=time.monotonic)
+    release: Release | None = None  # of its place among the account's streams
+    rates: Rates = field(default_factory=Rates)
 
-    def patience(self) -> float | None:
+    def patience(self) -> float:
         """Seconds to wait for the next message: until the token expires, and a little more so that the
-        streams say so first."""
+        streams say so first, or until the socket is old."""
         if not self.acknowledged:
             return max(0.0, self.opened + _INIT - time.monotonic())
-        return None if self.expires == float("inf") else max(0.0, self.expires - time.time()) + _FAREWELL
+        if self.expires == float("inf"):
+            return self.old_in
+        return min(max(0.0, self.expires - time.time()) + _FAREWELL, self.old_in)
+
+    @property
+    def old_in(self) -> float:
+        """Seconds until the socket has been open long enough, and its client is sent to connect again."""
+        return max(0.0, self.opened + self.graphql.settings.stream_minutes * 60 - time.monotonic())
 
     async def send(self, **message: Any) -> None:
         await self.websocket.send_text(orjson.dumps(message).decode())
@@ -67,9 +79,18 @@ async def serve(graphql: GraphQL, websocket: WebSocket) -> None:
     if PROTOCOL not in websocket.scope.get("subprotocols", []):
         await websocket.close(4406, "Subprotocol not acceptable")
         return
-    await websocket.accept(PROTOCOL)
-    with graphql.leaving.socket():
-        await _run(_Socket(graphql, websocket))
+    address = websocket.client.host if websocket.client else ""
+    try:
+        release = graphql.crowd.take("stream", account="", address=address)
+    except RateLimited:
+        await websocket.send_denial_response(Response(status_code=429, headers={"retry-after": "30"}))
+        return
+    try:
+        await websocket.accept(PROTOCOL)
+        with graphql.leaving.socket():
+            await _run(_Socket(graphql, websocket))
+    finally:
+        release()
 
 
 async def _run(socket: _Socket) -> None:
@@ -94,6 +115,8 @@ async def _run(socket: _Socket) -> None:
     except (WebSocketDisconnect, RuntimeError):
         pass  # the other side is gone
     finally:
+        if socket.release is not None:
+            socket.release()
         for task in (serving, ending, ended, *socket.operations.values()):
             task.cancel()
         await asyncio.gather(serving, *socket.operations.values(), return_exceptions=True)
@@ -121,11 +144,15 @@ async def _serve(socket: _Socket) -> None:
         try:
             text = await asyncio.wait_for(socket.websocket.receive_text(), socket.patience())
         except TimeoutError:
+            if socket.acknowledged and not socket.old_in:
+                raise _Close(1001, "Connect again") from None  # no code of the protocol's that ends clients
             if socket.acknowledged:
                 raise _Close(4401, "Token expired") from None
             raise _Close(4408, "Connection initialisation timeout") from None
         except KeyError:
             raise _Close(4400, "Invalid message") from None
+        if socket.rates.take("", burst=_BURST, per_second=_MESSAGES):
+            raise _Close(4429, "Too many messages")
         if len(text) > socket.graphql.settings.max_body_bytes:
             raise _Close(4400, "Message too long")
         try:
@@ -161,6 +188,10 @@ async def _init(socket: _Socket, payload: Any) -> None:
         )
     except DomainError:
         raise _Close(4403, "Forbidden") from None
+    try:
+        socket.release = socket.graphql.crowd.take("stream", account=socket.caller.subject, address="")
+    except RateLimited:
+        raise _Close(1013, "Too many sockets") from None
     socket.expires = expiry(socket.token)
     socket.acknowledged = True
     socket.known.set()
@@ -193,6 +224,8 @@ async def _operate(socket: _Socket, id: str, payload: Any) -> None:
             errors = [formatted(error, locale) for error in refused.errors]
             await socket.send(id=id, type="error", payload=errors)
             return
+        if socket.caller.subject:
+            socket.graphql.crowd.ask(account=socket.caller.subject)
         context = socket.graphql.context(socket.websocket, socket.caller, socket.token, http=False)
         if operation.operation is OperationType.SUBSCRIPTION:
             socket.streams.add(id)

@@ -222,6 +222,10 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.max_concurrent_streams", settings.grpc_max_streams),
+                ("grpc.max_metadata_size", 16 * 1024),
+                ("grpc.absolute_max_metadata_size", 32 * 1024),
+                ("grpc.http2.max_ping_strikes", 2),  # a peer that pings more often than that is sent away
                 ("grpc.so_reuseport", 0),
             ],
         )

@@ -68,6 +68,9 @@ class Settings(TlsSettings):
     grpc_listen: str = Field(
         default="127.0.0.1:0", description="host:port of the gRPC API; port 0 picks a free one"
     )
+    grpc_max_streams: int = Field(
+        default=1000, ge=10, description="calls under way at once on one connection from another service"
+    )
     grpc_max_message_bytes: int = Field(default=4 * 2**20, ge=1024, description="largest message accepted")
     grpc_max_connection_age: float = Field(
         default=300.0, gt=0, description="seconds until a client must reconnect"
