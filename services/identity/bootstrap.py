@@ -166,6 +166,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
             "sign-in-address": Limit(settings.sign_in_tries_address, _WINDOW),
             "change-password": Limit(settings.sign_in_tries, _WINDOW),
             "change-contact": Limit(10, _WINDOW),
+            "contact-used": Limit(1, _DAY),
             "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
             "oidc": Limit(settings.sign_in_tries_address, _WINDOW),
             "delegate": Limit(30, _WINDOW),

@@ -57,8 +57,15 @@ def account_store(database: Database) -> Store[Account]:
             "ended_at": to_text(account.ended) if account.ended else "",
             "epoch": account.epoch,
             "kept_session": account.kept_session,
+            "unheld_phone": account.unheld_key("phone"),
+            "unheld_email": account.unheld_key("email"),
         },
-        indexes=[Index("claim", "created"), Index("ended_at")],
+        indexes=[
+            Index("unheld_phone", "created"),
+            Index("unheld_email", "created"),
+            Index("claim", "created"),
+            Index("ended_at"),
+        ],
         context=CONTEXT,
     )
 
@@ -422,6 +429,8 @@ def _account_event(account: Account, event: object) -> Message | None:
             return announced.ContactChanged(
                 account_id=account.id, old_email=email, old_phone=phone, change_time=timestamp(at)
             )
+        case accounts.ContactUsed(at=at):
+            return announced.ContactUsed(account_id=account.id, use_time=timestamp(at))
         case accounts.SessionsEnded(reason=reason):
             return announced.SessionsEnded(
                 account_id=account.id,

@@ -459,6 +459,12 @@ async def _contact_changed(ports: Ports, event: Event) -> None:
     await handlers.tell(ports, event.id, news)
 
 
+async def _contact_used(ports: Ports, event: Event) -> None:
+    message: identity.ContactUsed = event.message
+    params = {"at": _text(message, "use_time") or to_text(event.time)}
+    await handlers.tell(ports, event.id, News("contact_used", About(), params, to=(message.account_id,)))
+
+
 async def _sessions_ended(ports: Ports, event: Event) -> None:
     message: identity.SessionsEnded = event.message
     if message.reason not in ("PASSWORD_CHANGED", "PASSWORD_RESET"):
@@ -482,6 +488,7 @@ IDENTITY: Final[Mapping[type[Message], Reaction]] = {
     identity.SessionRevoked: _session_revoked,
     identity.ContactChanged: _contact_changed,
     identity.SessionsEnded: _sessions_ended,
+    identity.ContactUsed: _contact_used,
 }
 
 

@@ -144,6 +144,13 @@ class ContactChanged:
 
 
 @dataclass(frozen=True)
+class ContactUsed:
+    """Somebody else signed up with the account's e-mail or phone."""
+
+    at: datetime
+
+
+@dataclass(frozen=True)
 class SessionsEnded:
     """All sessions of earlier epochs are over but the kept one: `reason` is SIGNED_OUT, PASSWORD_CHANGED,
     PASSWORD_RESET, LOCKED or DETACHED."""
@@ -166,6 +173,9 @@ class Account:
     account, at `detached`; all else stays with it.
 
     `links` are what identity providers call the owner, as `issuer|subject`.
+
+    `unheld` says which of phone and email another account had when this one signed up with it: nobody was
+    told, and the account signs in by it all the same, but for everybody else it names the other.
 
     What ends all sessions raises `epoch`, at `ended`: sessions of an earlier one are over from that write on,
     but for `kept_session`, from which the password was changed.
@@ -193,6 +203,7 @@ class Account:
     password_mark: str = ""
     epoch: int = 0
     kept_session: str = ""
+    unheld: tuple[str, ...] = ()
     ended: datetime | None = None
     proof: Proof | None = None
     proven_by: str = ""
@@ -212,6 +223,7 @@ class Account:
         representative: str,
         mark: str,
         now: datetime,
+        unheld: tuple[str, ...] = (),
         proof: Proof | None = None,
         link: str = "",
     ) -> Account:
@@ -225,6 +237,7 @@ class Account:
             password_hash=password_hash,
             representative=representative,
             mark=mark,
+            unheld=unheld,
             proof=proof,
             links=(link,) if link else (),
         )
@@ -536,6 +549,14 @@ class Account:
             self.roles = roles
             self.events.append(RolesChanged())
 
+    def unheld_key(self, type: str) -> str:
+        """The key of the phone or email that another account has too; empty when this one holds it."""
+        return Identifier(type, getattr(self, type)).key if type in self.unheld else ""
+
+    def note_use(self, now: datetime) -> None:
+        """Somebody signed up with the phone or e-mail of this account."""
+        self.events.append(ContactUsed(now))
+
     def changes_contact(self, *, phone: str, email: str) -> bool:
         """Whether these are other than the account's; empty means that it stays."""
         return phone not in ("", self.phone) or email not in ("", self.email)
@@ -543,6 +564,8 @@ class Account:
     def update_profile(self, *, phone: str, email: str, locale: str, now: datetime) -> None:
         """Changes contact data and language; what is empty stays."""
         before = (self.phone, self.email, self.locale)
+        changed = {"phone": phone not in ("", self.phone), "email": email not in ("", self.email)}
+        self.unheld = tuple(type for type in self.unheld if not changed[type])
         if self.changes_contact(phone=phone, email=email):
             self.events.append(ContactChanged(self.email, self.phone, now))
         self.phone = phone or self.phone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Final
@@ -23,10 +24,20 @@ from identity.handlers.ports import Asked, Ports
 from identity.handlers.proving import typed_code
 from identity.handlers.sessions import account_named, accounts_named, check_guesses, check_owner, end_sessions
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
-from kit.errors import AlreadyExists, FailedPrecondition, FieldViolation, Forbidden, InvalidInput, NotFound
+from kit.errors import (
+    AlreadyExists,
+    DomainError,
+    FailedPrecondition,
+    FieldViolation,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+)
 from kit.ids import derived, uuid7
 
 MOST_AT_ONCE: Final = 100
+
+_TELLING: Final[set[asyncio.Task[None]]] = set()
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +63,11 @@ async def sign_up(
 
     Nobody has proven that the number is theirs: the account is unverified, others may claim the same
     number, and it is of no account whether one is known. An organisation registered by a signed-in and
-    verified citizen has that citizen as its representative. Raises InvalidInput, AlreadyExists (PHONE_TAKEN,
-    EMAIL_TAKEN), FailedPrecondition (what claiming raises), RateLimited.
+    verified citizen has that citizen as its representative.
+
+    Nor does it tell whether a phone or e-mail is known: the account comes to be all the same, signs in by it,
+    and the one that had it before is told, once a day. Raises InvalidInput, FailedPrecondition and
+    AlreadyExists (what claiming raises), RateLimited.
     """
     if client_address:
         await ports.attempts.count("sign-up", client_address)
@@ -81,7 +95,13 @@ async def sign_up(
     if existing is not None:
         return existing
     password_hash = await ports.passwords.hash(password)
-    await ports.names.take([name for name in who.identifiers if name.type not in NUMBERS], account_id)
+    unheld = []
+    for contact_name in (name for name in who.identifiers if name.type not in NUMBERS):
+        try:
+            await ports.names.take([contact_name], account_id)
+        except AlreadyExists:
+            unheld.append(contact_name)
+    _told_later(ports, unheld)
     represented = who.kind is Kind.ORGANISATION and caller.kind == "citizen" and caller.verified
     return await ports.accounts.create(
         lambda new: Account.signed_up(
@@ -91,9 +111,32 @@ async def sign_up(
             representative=caller.subject if represented else "",
             mark=mark,
             now=now,
+            unheld=tuple(name.type for name in unheld),
         ),
         id=account_id,
     )
+
+
+def _told_later(ports: Ports, used: Sequence[Identifier]) -> None:
+    """Tells those whose phone or e-mail somebody signed up with, after the answer: it takes time that would
+    tell the one who asks."""
+
+    async def tell() -> None:
+        for name in used:
+            holder = await account_named(ports, name)
+            if holder is None:
+                continue
+            try:
+                await ports.attempts.count("contact-used", holder.id)
+                now = ports.clock()
+                await ports.accounts.change(holder.id, lambda it, now=now: it.note_use(now))  # type: ignore[misc]
+            except DomainError as error:
+                log.info("account %s is not told of a use of its contact: %s", holder.id, error)
+
+    if used:
+        task = asyncio.create_task(tell())
+        _TELLING.add(task)
+        task.add_done_callback(_TELLING.discard)
 
 
 async def _claim(
@@ -285,7 +328,11 @@ async def update_profile(
         await ports.attempts.count("change-contact", before.id)
     if not before.official and etag in ("", str(before.revision)):  # else a repeat, or stale: `change` tells
         given = {"phone": phone, "email": email}
-        wanted = [Identifier(kind, value) for kind, value in given.items() if value]
+        wanted = [
+            Identifier(kind, value)
+            for kind, value in given.items()
+            if value not in ("", getattr(before, kind))
+        ]
         await ports.names.take(wanted, caller.subject)
     after = await ports.accounts.change(
         caller.subject,

@@ -314,6 +314,9 @@ async def accounts_named(ports: Ports, meant: Identifier) -> list[Account]:
 async def claimants(ports: Ports, number: Identifier) -> list[Account]:
     """The newest of the accounts that have the number by their own word only; MOST_CLAIMANTS of them, and
     the one it is reserved for by a release that let nobody else claim it."""
+    if number.type in ("phone", "email"):
+        also = await ports.accounts.page({f"unheld_{number.type}": number.key}, size=MOST_CLAIMANTS - 1)
+        return list(also.items)
     if number.type not in NUMBERS:
         return []
     page = await ports.accounts.page({"claim": number.key}, size=MOST_CLAIMANTS)
@@ -351,7 +354,7 @@ async def _opened_by(
     A wrong password is compared as often for a number that nobody has as for one that many claim, so that
     the time does not tell them apart.
     """
-    least = MOST_CLAIMANTS if any(one.type in NUMBERS for one in meant) else 1
+    least = 1 if all(one.type == "username" for one in meant) else MOST_CLAIMANTS
     named = sorted(
         named, key=lambda it: it.verified
     )  # nor how long it takes to get into one's own new account

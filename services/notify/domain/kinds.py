@@ -77,6 +77,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "delegation_revoked": _kind(Group.ACCOUNT),
     "session_reused": _kind(Group.ACCOUNT, "at"),
     "contact_changed": _kind(Group.ACCOUNT, "at"),
+    "contact_used": _kind(Group.ACCOUNT, "at"),
     "password_changed": _kind(Group.ACCOUNT, "at"),
     "desk_submitted": _kind(Group.WORK, "procedure", "agency"),
     "desk_arrived": _kind(Group.WORK, "code", "procedure", "due", "agency"),

@@ -172,6 +172,7 @@ EVERYTHING: list[Message] = [
     ),
     identity.SessionRevoked(account_id="an", reason="REUSED", revoke_time=stamp(DUE)),
     identity.SessionsEnded(account_id="an", reason="PASSWORD_CHANGED", end_time=stamp(DUE)),
+    identity.ContactUsed(account_id="an", use_time=stamp(DUE)),
     identity.ContactChanged(account_id="an", old_email="cu@example.vn", change_time=stamp(DUE)),
 ]
 

@@ -339,6 +339,31 @@ class ContactChanged(_message.Message):
 Global___ContactChanged: _TypeAlias = ContactChanged  # noqa: Y015
 
 @_typing.final
+class ContactUsed(_message.Message):
+    """Somebody signed up with the e-mail or phone of this account. They were not told so; its owner is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    USE_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    @_builtins.property
+    def use_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        use_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["use_time", b"use_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "use_time", b"use_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContactUsed: _TypeAlias = ContactUsed  # noqa: Y015
+
+@_typing.final
 class SessionsEnded(_message.Message):
     """All sessions of an account ended at once, but for the kept one: those that began in an epoch before `epoch`. It is
     written with what ended them, so it comes even if nothing else does.
