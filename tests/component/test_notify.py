@@ -122,6 +122,7 @@ class Spoken(TokenVerifier):
 
     def __init__(self) -> None:
         """Has no keys."""
+        self.ended = None
 
     async def verify(self, token: str) -> Caller:
         kind, _, subject = token.partition(":")

@@ -61,6 +61,7 @@ class Spoken(TokenVerifier):
 
     def __init__(self) -> None:
         """Has no keys."""
+        self.ended = None
 
     async def verify(self, token: str) -> Caller:
         kind, subject, roles = (token + "::").split(":")[:3]

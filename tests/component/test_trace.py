@@ -95,6 +95,7 @@ class Applicant(TokenVerifier):
 
     def __init__(self) -> None:
         """Has no keys."""
+        self.ended = None
 
     async def verify(self, token: str) -> Caller:
         return Caller(APPLICANT, "citizen")
