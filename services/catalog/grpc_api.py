@@ -37,7 +37,7 @@ from kit.errors import FieldViolation, InvalidInput
 from kit.grpc_server import current_caller
 from kit.money import CURRENCY
 from kit.mongo import Request
-from kit.text import nfc
+from kit.text import nfc, typed
 from motcua.catalog.v1 import catalog_pb2 as pb
 from motcua.catalog.v1 import catalog_pb2_grpc
 
@@ -424,7 +424,7 @@ def from_message(message: pb.Procedure) -> Draft:
     )
     return Draft(
         code=message.code,
-        content=_composed(content),
+        content=replace(_composed(content), form=nfc(content.form)),  # whose patterns are no words
         curated=message.curated,
         effective_from=_date(message.effective_from, f"{path}.effective_from"),
         effective_to=_date(message.effective_to, f"{path}.effective_to"),
@@ -433,9 +433,9 @@ def from_message(message: pb.Procedure) -> Draft:
 
 
 def _composed(value: Any) -> Any:
-    """The same with all of its text in NFC."""
+    """The same with all of its text cleaned."""
     if type(value) is str:
-        return nfc(value)
+        return typed(value)
     if isinstance(value, tuple):
         return tuple(_composed(inner) for inner in value)
     if is_dataclass(value) and not isinstance(value, type):

@@ -118,6 +118,6 @@ def fold(text: str) -> str:
 
     Ð (eth) and Ɖ look like Đ and are found as such.
     """
-    letters = unicodedata.normalize("NFD", line(text).lower())
+    letters = unicodedata.normalize("NFD", line(text).translate(_WIDE).lower())
     marks = _MARK_OF_ALL if _goes_beyond(letters) else _MARK
     return marks.sub("", letters).replace("đ", "d").replace("ð", "d").replace("ɖ", "d")

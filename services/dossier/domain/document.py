@@ -19,7 +19,7 @@ from kit.errors import (
     InvalidInput,
     Unauthenticated,
 )
-from kit.text import nfc
+from kit.text import line
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TYPE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -75,7 +75,7 @@ class Details:
             wrong.append(FieldViolation("expiry_date", "BEFORE_ISSUE", "it expires before it is issued"))
         if wrong:
             raise InvalidInput(violations=wrong)
-        return replace(self, title=nfc(self.title).strip(), issuer=nfc(self.issuer).strip())
+        return replace(self, title=line(self.title), issuer=line(self.issuer))
 
 
 class Check(StrEnum):

@@ -35,7 +35,7 @@ from dossier.domain.route import Move, Route
 from dossier.domain.states import RUNNING, TERMINAL, TICKING, Action, Edge, Party, State, actions, step
 from kit.errors import Conflict, DomainError, FailedPrecondition, FieldViolation, InvalidInput
 from kit.money import wrong_items
-from kit.text import typed
+from kit.text import identifier, typed
 
 _CODE = re.compile(r"[A-Z0-9][A-Z0-9.]{0,39}-\d{6}-\d{4,6}")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -711,7 +711,7 @@ def dossier_code(agency: str, at: datetime, number: int) -> str:
 
 def normal_code(text: str) -> str:
     """A code as typed or scanned; InvalidInput BAD_CODE when it cannot be one."""
-    code = text.strip().upper()
+    code = identifier(text).upper()
     if not _CODE.fullmatch(code):
         raise InvalidInput("BAD_CODE", "a code looks like H32.15-261121-0001")
     return code

@@ -14,7 +14,7 @@ from dossier.domain.sight import Sight
 from kit.auth import Caller
 from kit.clock import Clock
 from kit.errors import FieldViolation, InvalidInput, NotFound
-from kit.text import nfc
+from kit.text import typed
 
 A = TypeVar("A")
 A_co = TypeVar("A_co", covariant=True)
@@ -259,8 +259,8 @@ class Ports:
 
 
 def words(field: str, text: str, *, required: bool = False, limit: int = 2000) -> str:
-    """Free text in NFC, trimmed. Raises InvalidInput when it is missing or too long."""
-    clean = nfc(text).strip()
+    """Free text as it is kept (`kit.text.typed`). Raises InvalidInput when it is missing or too long."""
+    clean = typed(text)
     if required and not clean:
         raise InvalidInput(violations=[FieldViolation(field, "REQUIRED", "say something here")])
     if len(clean) > limit:

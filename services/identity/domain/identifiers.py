@@ -14,6 +14,7 @@ from typing import Final
 
 from kit.errors import FieldViolation, InvalidInput
 from kit.ids import derived
+from kit.text import identifier
 
 PROVINCES: Final = {
     "001": "Hà Nội",
@@ -195,7 +196,7 @@ class CitizenNumber:
 
         A place that we do not know is taken: our table may be older than the number. A counter is told.
         """
-        digits = re.sub(r"[\s.]", "", text)
+        digits = re.sub(r"[\s.]", "", identifier(text))
         if not re.fullmatch(r"[0-9]{12}", digits):
             raise Malformed("CITIZEN_NUMBER_SHAPE", "a citizen number has 12 digits")
         number = cls(digits)
@@ -224,7 +225,7 @@ def tax_code_of(text: str, *, on: date | None = None) -> str:
     By the rule in force on the day `on` (None: the newest) also the 12 digits of a citizen number, which is
     the tax code of a household business.
     """
-    compact = re.sub(r"[\s.]", "", text)
+    compact = re.sub(r"[\s.]", "", identifier(text))
     if tax_rule(on).citizen_number and re.fullmatch(r"[0-9]{12}", compact):
         return citizen_number_of(compact, year=on.year if on else 9999)
     match = re.fullmatch(r"([0-9]{10})(?:-?([0-9]{3}))?", compact)
@@ -241,7 +242,7 @@ def tax_code_of(text: str, *, on: date | None = None) -> str:
 
 def phone_of(text: str) -> str:
     """A mobile number as `0901000101`, from that or from `+84 901 000 101`."""
-    digits = re.sub(r"[\s.()-]", "", text)
+    digits = re.sub(r"[\s.()-]", "", identifier(text))
     national = re.sub(r"^(?:\+|00)?84(?=[0-9]{9}$)", "0", digits)
     if not re.fullmatch(r"0[35789][0-9]{8}", national):
         raise Malformed(
@@ -252,7 +253,7 @@ def phone_of(text: str) -> str:
 
 def email_of(text: str) -> str:
     """An e-mail address in lower case, also before the @: no provider in use tells its case apart."""
-    address = text.strip().lower()
+    address = identifier(text).lower()
     label = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
     shape = rf"[a-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@(?:{label}\.)+[a-z][a-z0-9-]{{0,61}}[a-z0-9]"
     local = address.partition("@")[0]
@@ -269,7 +270,7 @@ def email_of(text: str) -> str:
 
 def username_of(text: str) -> str:
     """An official's name for signing in: 3 to 32 of a-z, 0-9, dot, dash, underscore, with a letter first."""
-    name = text.strip().lower()
+    name = identifier(text).lower()
     if not re.fullmatch(r"[a-z][a-z0-9._-]{2,31}", name):
         raise Malformed(
             "USERNAME_SHAPE", "3 to 32 letters, digits, dots, dashes or underscores, a letter first"
@@ -279,7 +280,7 @@ def username_of(text: str) -> str:
 
 def locale_of(text: str) -> str:
     """`vi` or `en`."""
-    locale = text.strip().lower()
+    locale = identifier(text).lower()
     if locale not in _LOCALES:
         raise Malformed("LOCALE_UNKNOWN", "vi or en")
     return locale
@@ -304,7 +305,7 @@ def identifiers_in(text: str) -> tuple[Identifier, ...]:
     Ten digits may be a phone and a tax code at once, twelve the number of a person and the tax code of their
     household business. A citizen number is taken by its shape alone here.
     """
-    digits = re.sub(r"[\s.]", "", text)
+    digits = re.sub(r"[\s.]", "", identifier(text))
     if re.fullmatch(r"[0-9]{12}", digits):
         return (Identifier("citizen_number", digits), Identifier("tax_code", digits))
     found = []

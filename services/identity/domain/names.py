@@ -11,7 +11,7 @@ import unicodedata
 from typing import Final
 
 from identity.domain.identifiers import Malformed
-from kit.text import nfc
+from kit.text import line
 
 MOST_PERSON: Final = 100
 MOST_ORGANISATION: Final = 200
@@ -60,7 +60,7 @@ def organisation_name_of(text: str) -> str:
 
 
 def _of(text: str, most: int, *, digits: str) -> str:
-    name = " ".join(nfc(text).split())
+    name = line(text)
     name = _ABBREVIATED.sub(r"\1. ", _SPACED.sub(". ", name))
     if not 2 <= len(name) <= most:
         raise Malformed("NAME_LENGTH", f"a name has 2 to {most} characters")

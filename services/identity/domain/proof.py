@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from identity.domain.identifiers import FieldCheck
-from kit.text import fold, nfc
+from kit.text import fold, identifier
 
 COUNTER: Final = "counter"
 CODE: Final = "code"
@@ -65,7 +65,7 @@ def papers_seen(check: FieldCheck, given: Sequence[tuple[str, str]]) -> tuple[Pa
     for at, (kind, number) in enumerate(given):
         if kind not in PAPER_KINDS:
             check.wrong(f"papers[{at}].kind", "PAPER_UNKNOWN", "one of " + ", ".join(PAPER_KINDS))
-        stored = " ".join(nfc(number[:200]).split())
+        stored = identifier(number[:200])
         if not _NUMBER.fullmatch(stored):
             check.wrong(
                 f"papers[{at}].number",

@@ -12,7 +12,7 @@ from kit.auth import ANYONE, CITIZEN, Caller, allow, official
 from kit.errors import DomainError, FieldViolation, Forbidden, InvalidInput, NotFound
 from kit.ids import derived, uuid7
 from kit.money import is_amount
-from kit.text import nfc
+from kit.text import typed
 from payment import vnpay
 from payment.domain.charge import REFERENCE_LENGTH, Charge
 from payment.domain.lifecycle import Method, PaymentState, RefundReason, Result, Said
@@ -258,7 +258,7 @@ async def _as_cashier(ports: Ports, caller: Caller, charge_id: str) -> None:
 
 
 def _said(reason: str) -> str:
-    reason = nfc(reason).strip()
+    reason = typed(reason)
     if not reason:
         raise InvalidInput(violations=[FieldViolation("reason", "REQUIRED", "say why")])
     if len(reason) > LONGEST_REASON:
