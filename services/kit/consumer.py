@@ -1,32 +1,37 @@
-"""The loop that fetches events from the consumers of a subscription and hands them to its handlers."""
+"""Runs a subscription: fetches its events by kit.lines, hands them to handlers, and decides about failures.
+
+What can never succeed goes to the DEAD stream at the first try; what may pass is tried again, and holds back
+its own aggregate only; what a newer publisher says in a way that we do not know is given back without limit.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import grpc
 import nats.errors
-import nats.js.errors
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as Inbox
 from nats.js import JetStreamContext
 from opentelemetry import trace
 
 from kit import clock, streams
 from kit.errors import Conflict, DomainError, RateLimited, Unauthenticated, Unavailable
-from kit.events import published_subject, snake
+from kit.events import published_subject
+from kit.lines import Later, Line, Settled
 from kit.streams import DEAD as DEAD
 from kit.streams import Event as Event
 from kit.streams import Handler as Handler
 from kit.streams import Subscription as Subscription
-from kit.streams import consumer_info, undivided
+from kit.streams import consumer_info, pinned, undivided
 from kit.telemetry import (
     EVENTS_DEAD,
     EVENTS_HANDLED,
@@ -37,13 +42,18 @@ from kit.telemetry import (
     tracer,
 )
 
-_FETCH = 2.0  # seconds that a fetch waits, and that a lost one costs after a reconnect
-_LOOK = 10.0  # seconds between two looks at the consumers: are they as they should be, how far behind
-_BACKOFF = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0, 30.0)  # seconds before the next attempt
+_LOOK = 10.0  # seconds between two looks at the consumers: are they there, how far behind
+# Seconds before the next attempt. None is longer than ACK_WAIT: so long a replica that takes over waits at
+# most for what the one before gave back (kit.lines).
+_BACKOFF = (0.2, 1.0, 3.0, 10.0)
+_UNKNOWN = 10.0  # seconds until an event that we do not know comes again
 # Refusals that say nothing of the event: a lost race, or a called service that is busy or does not know our
-# token (its keys have just changed). They are worth all attempts.
+# token (its keys have just changed).
 _PASSING = (Conflict, RateLimited, Unauthenticated)
-_NOTHING = ("404", "408", "409")  # answers to a fetch: nothing there, nothing came, ended by the server
+# Failures around us rather than in the event or in our code: of the network, of a called service that masks
+# its own (INTERNAL), of memory. All else that nobody expected is a fault in the code, which does the same
+# with the same event next time: it is set aside at once, and replayed when the fault is mended.
+_AROUND = (OSError, nats.errors.Error, grpc.RpcError, MemoryError)
 log = logging.getLogger(__name__)
 
 
@@ -64,8 +74,8 @@ class Consumer:
         self._jetstream = client.jetstream()
         self._subscription = subscription
         self._by_type = {kind.DESCRIPTOR.full_name: (kind, do) for kind, do in subscription.types.items()}
-        self._lines: dict[str, asyncio.Task[None]] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._lines: dict[str, Line] = {}
+        self._fetching: dict[str, asyncio.Task[None]] = {}
         self._look = asyncio.Event()
         self._stopping = asyncio.Event()
         self._own: asyncio.Task[Any] | None = None
@@ -95,18 +105,31 @@ class Consumer:
                     break
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._look.wait(), wait)
-            if rest := {*self._lines.values(), *self._running}:
+            if self._fetching:
+                await asyncio.wait(self._fetching.values())
+            await self._end()
+            while rest := self._tasks():
                 await asyncio.wait(rest)
         finally:
             stopping.cancel()
-            rest = {*self._lines.values(), *self._running}
+            rest = self._tasks()
             for task in rest:
                 task.cancel()
             await asyncio.gather(*rest, return_exceptions=True)
+            await self._end()
+
+    def _tasks(self) -> set[asyncio.Task[None]]:
+        running = {task for line in self._lines.values() for task in line.tasks}
+        return running | {task for task in self._fetching.values() if not task.done()}
+
+    async def _end(self) -> None:
+        for line in self._lines.values():
+            await line.end()
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Ends `run`: from now on nothing new is fetched, and what arrives all the same goes back to the
-        server at once; an event in hand has `grace` seconds to be handled, then it is given back as well.
+        """Ends `run`: from now on nothing new is fetched, and what arrives all the same, or waits in hand for
+        its turn, goes back to the server at once; an event being handled has `grace` seconds, then it is
+        given back as well.
 
         Returns when all is settled. The connection must still be open; may be called twice, or before `run`.
         """
@@ -137,127 +160,83 @@ class Consumer:
         EVENTS_PENDING.set(sum(info["num_pending"] for info in found.values()), *labels)
         EVENTS_UNACKNOWLEDGED.set(sum(info["num_ack_pending"] for info in found.values()), *labels)
         EVENTS_REDELIVERED.set(sum(info["num_redelivered"] for info in found.values()), *labels)
-        for name in found:
-            if (line := self._lines.get(name)) is None:
-                line = self._lines[name] = asyncio.create_task(self._line(name))
-                line.add_done_callback(lambda _: self._look.set())
-            elif line.done() and not self._stopping.is_set():
-                line.result()  # it raises what no waiting mends
+        for name, info in found.items():
+            self._fetch_from(name, pinned(info["config"]))
+        self._share(found)
         if len(found) == len(wanted.durables):
             return _LOOK
-        missing = [name for name in wanted.durables if name not in found]
         if not whole:
-            log.warning("consumer %s is not there; it waits for `python -m ops.prepare`", missing[0])
+            missing = next(name for name in wanted.durables if name not in found)
+            log.warning("consumer %s is not there; it waits for `python -m ops.prepare`", missing)
         return min(_LOOK, 1.0)
 
-    async def _line(self, name: str) -> None:
+    def _fetch_from(self, name: str, pins: bool) -> None:
+        line = self._lines.get(name)
+        if line is None:
+            ordered = self._subscription.ordered
+            # Unpinned and ordered: of an older version, which delivers one event at a time.
+            line = Line(self._client, self._subscription.stream, name, self._handle, self._stopping, ordered)
+            self._lines[name] = line
+            line.limit(pins, 1 if ordered else streams.PARALLEL)
+        elif line.pinned != pins:
+            line.limit(pins, 1)
+        task = self._fetching.get(name)
+        if task is None:
+            task = self._fetching[name] = asyncio.create_task(self._keep_fetching(line))
+            task.add_done_callback(lambda _: self._look.set())
+        elif task.done() and not self._stopping.is_set():
+            task.result()  # it raises what no waiting mends
+
+    def _share(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Lets one partition go when we have more than our share of them and another replica waits for it."""
+        own = [name for name in found if self._lines[name].owns]
+        waiting = max(
+            (info["num_waiting"] - self._lines[name].waits for name, info in found.items()), default=0
+        )
+        if len(own) > math.ceil(len(found) / (1 + max(waiting, 0))):
+            self._lines[own[-1]].let_go()
+
+    async def _keep_fetching(self, line: Line) -> None:
         pause = 0.1
         while not self._stopping.is_set():
             started = time.monotonic()
             try:
-                await self._fetch(name)
+                await line.fetch()
             except (nats.errors.Error, OSError) as error:
-                log.warning("consumer %s waits for NATS: %s", name, error)
-            pause = 0.1 if time.monotonic() - started > _FETCH else min(pause * 2, 5.0)
+                log.warning("consumer %s waits for NATS: %s", line.name, error)
+            pause = 0.1 if time.monotonic() - started > 1 else min(pause * 2, 5.0)
             self._look.set()  # is it still there?
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _fetch(self, name: str) -> None:
-        room = asyncio.Semaphore(1 if self._subscription.ordered else streams.PARALLEL)
-        address = self._client.new_inbox()
-        inbox = await self._client.subscribe(address)
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            while True:
-                await room.acquire()
-                message = None
-                try:
-                    if self._stopping.is_set():
-                        return
-                    message = await self._next(name, inbox, address, stopping)
-                finally:
-                    if message is None:
-                        room.release()
-                if message is not None:
-                    task = asyncio.create_task(self._handle(message))
-                    self._running.add(task)
-                    task.add_done_callback(self._running.discard)
-                    task.add_done_callback(lambda _: room.release())
-        finally:
-            stopping.cancel()
-            with suppress(nats.errors.Error):  # it would hide the cancellation that ends us
-                await inbox.unsubscribe()
-
-    async def _next(self, name: str, inbox: Inbox, address: str, stopping: asyncio.Task[bool]) -> Msg | None:
-        """The next event, or None when there is none yet. Raises APIError when the consumer is not there."""
-        asked, stream = time.monotonic(), self._subscription.stream
-        request = json.dumps({"batch": 1, "expires": int(_FETCH * 1e9)}).encode()
-        await self._client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", request, address)
-        arriving = asyncio.create_task(inbox.next_msg(_FETCH + 1))
-        try:
-            await asyncio.wait((arriving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done():
-                # What the server had sent before it knew that we stop comes in, and nothing after it.
-                with suppress(nats.errors.Error, TimeoutError):
-                    await asyncio.wait_for(inbox.drain(), 1)  # type: ignore[no-untyped-call]
-        finally:
-            arriving.cancel()
-            [message] = await asyncio.gather(arriving, return_exceptions=True)
-        if isinstance(message, nats.errors.TimeoutError | asyncio.CancelledError):
-            return None  # the request or its answer was lost, or we stop
-        if isinstance(message, BaseException):
-            raise message
-        status = (message.headers or {}).get("Status")
-        if status is None and stopping.done():
-            await message.nak()
-            return None
-        if status is None:
-            return message
-        if status not in _NOTHING:
-            raise nats.js.errors.APIError.from_msg(message)
-        if time.monotonic() - asked < 1:  # it had to be ended early
-            await asyncio.sleep(0.5)
-        return None
-
-    async def _handle(self, message: Msg) -> None:
+    async def _handle(self, message: Msg, tries: int) -> Settled | Later:
         headers = message.headers or {}
         kind = headers.get("ce-type", "")
         consumer = self._subscription.durable
         started = time.perf_counter()
         outcome = "lost"
+        done: Settled | Later = Later(streams.ACK_WAIT)
         with tracer.start_as_current_span(
             f"handle {kind} {consumer}",
             parent_from(headers.get("traceparent")),
             kind=trace.SpanKind.CONSUMER,
             attributes={"event.id": headers.get("ce-id", "")},
         ) as span:
-            beating = asyncio.create_task(self._beat(message))
             try:
-                outcome = await self._attempt(message, kind, headers)
-            except asyncio.CancelledError:
-                with suppress(nats.errors.Error):
-                    await message.nak()
-                raise
+                outcome, done = await self._attempt(message, kind, headers, tries)
             except (nats.errors.Error, OSError) as error:
-                # Not acknowledged: it comes again, and the handler knows what it has handled.
+                # It could not be set aside: it comes again, and the handler knows what it has handled.
                 log.warning("event %s not settled: %s", headers.get("ce-id"), error)
             finally:
-                beating.cancel()
                 span.set_attribute("event.outcome", outcome)
                 EVENTS_HANDLED.labels(consumer, kind, outcome).observe(time.perf_counter() - started)
+        return done
 
-    async def _beat(self, message: Msg) -> None:
-        while True:
-            await asyncio.sleep(streams.ACK_WAIT / 3)
-            try:
-                await message.in_progress()
-            except (nats.errors.Error, OSError) as error:
-                log.info("no heartbeat: %s", error)
-
-    async def _attempt(self, message: Msg, kind: str, headers: Mapping[str, str]) -> str:
+    async def _attempt(
+        self, message: Msg, kind: str, headers: Mapping[str, str], tries: int
+    ) -> tuple[str, Settled | Later]:
         if kind and kind not in self._by_type:
-            return await self._pass(message, kind)
+            return self._unknown(message, f"the type {kind}")
         try:
             decode, handler = self._by_type[kind]
             event = Event(
@@ -268,50 +247,42 @@ class Consumer:
                 message=decode.FromString(message.data),
             )
         except (KeyError, ValueError, DecodeError) as error:
-            await self._bury(message, "UNDECODABLE", repr(error))
-            return "dead"
-        tries = message.metadata.num_delivered
-        failure: Exception
+            return await self._bury(message, "UNDECODABLE", repr(error))
         try:
             await handler(event)
         except Unavailable as error:  # not the event's fault: as long as it takes
-            return await self._again(message, event, tries, error)
+            return self._again(event, tries, error)
         except DomainError as error:
-            if not isinstance(error, _PASSING):
-                await self._bury(message, error.reason, error.message)
-                return "dead"
-            reason, failure = error.reason, error
+            if isinstance(error, _PASSING):
+                if tries < self._subscription.attempts:
+                    return self._again(event, tries, error)
+            elif (newer := unknown_in(event.message)) is not None:
+                return self._unknown(message, newer)
+            return await self._bury(message, error.reason, error.message)
+        except _AROUND as error:
+            if tries < self._subscription.attempts:
+                return self._again(event, tries, error)
+            return await self._bury(message, type(error).__name__, str(error))
         except Exception as error:
             log.exception("event %s (%s) failed in %s", event.id, kind, self._subscription.durable)
-            reason, failure = type(error).__name__, error
-        else:
-            await message.ack()
-            return "handled"
-        if tries >= self._subscription.attempts:
-            await self._bury(message, reason, str(failure))
-            return "dead"
-        return await self._again(message, event, tries, failure)
+            if (newer := unknown_in(event.message)) is not None:
+                return self._unknown(message, newer)
+            return await self._bury(message, type(error).__name__, str(error))
+        return "handled", Settled()
 
-    async def _pass(self, message: Msg, kind: str) -> str:
-        """An event of a type that we do not know. Where its subject is not ours either, a newer replica asked
-        for it, and gets it; it is set aside when there is none."""
-        event, tries = message.subject.split(".")[3], message.metadata.num_delivered
-        if event in {snake(known.DESCRIPTOR.name) for known in self._subscription.types}:
-            await message.ack()
-            return "unknown"
-        if tries >= self._subscription.attempts:
-            await self._bury(message, "UNKNOWN_TYPE", f"nobody here knows {kind}")
-            return "dead"
-        await message.nak(delay=_BACKOFF[min(tries, len(_BACKOFF)) - 1])
-        return "again"
+    def _unknown(self, message: Msg, what: str) -> tuple[str, Later]:
+        """A newer publisher said it: it comes again until a newer version of us understands it. What follows
+        in its aggregate goes on meanwhile: it may take as long as a release."""
+        event = (message.headers or {}).get("ce-id")
+        log.warning("event %s of %s: %s is not known here", event, self._subscription.durable, what)
+        return "unknown", Later(_UNKNOWN, holds=False)
 
-    async def _again(self, message: Msg, event: Event, tries: int, error: Exception) -> str:
+    def _again(self, event: Event, tries: int, error: Exception) -> tuple[str, Later]:
         delay = _BACKOFF[min(tries, len(_BACKOFF)) - 1]
         log.warning("event %s (%s) again in %.1f s: %s", event.id, event.type, delay, type(error).__name__)
-        await message.nak(delay=delay)
-        return "again"
+        return "again", Later(delay)
 
-    async def _bury(self, message: Msg, reason: str, why: str) -> None:
+    async def _bury(self, message: Msg, reason: str, why: str) -> tuple[str, Settled]:
         consumer, about = self._subscription.durable, message.metadata
         headers = {
             **(message.headers or {}),
@@ -321,6 +292,30 @@ class Consumer:
             "dead-subject": published_subject(message.subject),
             "dead-consumer": consumer,
         }
-        await self._jetstream.publish(f"dead.{consumer}", message.data, timeout=5, headers=headers)
-        await message.term()
+        headers.pop("Nats-Pin-Id", None)
+        try:
+            await self._jetstream.publish(f"dead.{consumer}", message.data, timeout=5, headers=headers)
+        except nats.errors.MaxPayloadError:  # with what we say of it, it is too large
+            headers["dead-original"] = f"{about.stream}:{about.sequence.stream}"
+            await self._jetstream.publish(f"dead.{consumer}", b"", timeout=5, headers=headers)
         log.error("event %s is in %s: %s from %s", headers.get("ce-id"), DEAD, reason, consumer)
+        return "dead", Settled(b"+TERM")
+
+
+def unknown_in(message: Message) -> str | None:
+    """What a message says that this version does not know, in words: a field, or the value of an enum; None
+    when it knows all. Such a message is handled like any other; only when that fails may this be why."""
+    if len(UnknownFieldSet(message)):
+        return f"a field of {message.DESCRIPTOR.full_name}"
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            values = list(value.values())
+        else:
+            values = list(value) if field.is_repeated else [value]
+        for one in values:
+            if isinstance(one, Message):
+                if (found := unknown_in(one)) is not None:
+                    return found
+            elif field.enum_type is not None and one not in field.enum_type.values_by_number:
+                return f"a value of {field.enum_type.full_name}"
+    return None

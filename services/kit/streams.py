@@ -1,10 +1,10 @@
 """Streams and durable consumers of JetStream: what a service expects, and how `ops.prepare` makes it so.
 
 A subscription has a durable consumer for each partition of the aggregate ids. The events of a partition are
-handled one after the other, over all replicas and across crashes (`max_ack_pending` 1), so an aggregate's
-events arrive in order; different partitions are handled side by side, by whichever replica asks first.
-Between aggregates there is no order. A subscription that says `ordered=False` has one consumer, and handles
-several events at once.
+given to one replica at a time, which JetStream pins until it is silent for `PIN` seconds; that replica
+handles many aggregates side by side and each in order (kit.lines). Different partitions may be with different
+replicas. Between aggregates there is no order. A subscription that says `ordered=False` has one consumer,
+whose events go to whoever asks.
 
 Only `ops.prepare` and tests make, change or delete here: no service has the right to (deploy/k8s/base/nats).
 """
@@ -28,6 +28,8 @@ from kit.events import PARTITIONS, stream_subjects, subject
 DEAD = "DEAD"
 ACK_WAIT = 10.0  # seconds of silence after which an event is given to another
 PARALLEL = 8  # events handled at once when their order does not matter
+GROUP = "one"  # the priority group of whose members one is pinned; its name says nothing
+PIN = 2.0  # seconds of silence after which another replica is given a partition
 _API = 10.0  # seconds for an answer of the JetStream API
 _SECOND = 1_000_000_000  # JetStream counts nanoseconds
 _NO_CONSUMER, _NO_STREAM = 10014, 10059  # JetStream's codes
@@ -63,7 +65,7 @@ class Subscription:
     durable: str
     stream: str
     types: Mapping[type[Message], Callable[..., Awaitable[None]]]
-    attempts: int = 8
+    attempts: int = 12
     ordered: bool = True
 
     @property
@@ -197,6 +199,11 @@ def undivided(config: Configuration) -> bool:
     return any(name.endswith(">") for name in _filters(config) or [">"])
 
 
+def pinned(config: Configuration) -> bool:
+    """Whether a consumer gives its events to one replica at a time."""
+    return config.get("priority_policy") == "pinned_client"
+
+
 def _filters(config: Configuration) -> list[str]:
     single = config.get("filter_subject")
     return sorted(config.get("filter_subjects") or ([single] if single else []))
@@ -222,7 +229,16 @@ def _wanted(subscription: Subscription, partition: int | None) -> Configuration:
         "max_deliver": -1,
         "filter_subjects": sorted(subject(subscription.stream, name, key) for name in names for key in keys),
     }
-    return common | {"max_ack_pending": 1 if subscription.ordered else PARALLEL}
+    if divided:
+        # Without a bound: who is pinned asks for no more than it has room for, and what was given back for
+        # later must not keep others from coming.
+        return common | {
+            "max_ack_pending": -1,
+            "priority_policy": "pinned_client",
+            "priority_groups": [GROUP],
+            "priority_timeout": int(PIN * _SECOND),
+        }
+    return common | {"max_ack_pending": 1 if subscription.ordered else -1}
 
 
 async def _provision(
