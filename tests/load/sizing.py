@@ -165,6 +165,8 @@ def main() -> int:
     parser.add_argument("--journeys", type=int, default=60)
     parser.add_argument("--clients", type=int, default=4)
     arguments = parser.parse_args()
+    os.environ.setdefault("REQUESTS_PER_ACCOUNT", "100000000")
+    os.environ.setdefault("REQUESTS_PER_ADDRESS", "100000000")
     asyncio.run(measure(arguments.journeys, arguments.clients, Console(width=110)))
     return 0
 
