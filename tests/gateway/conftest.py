@@ -190,7 +190,7 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
 
     async def SignIn(self, request: Any, context: Any) -> Any:
         FAKES.seen("SignIn", request, context)
-        return identity_pb2.SignInResponse(tokens=tokens(), account=account())
+        return identity_pb2.SignInResponse(tokens=tokens(), account=account(), device_token="device-1")
 
     async def RefreshSession(self, request: Any, context: Any) -> Any:
         FAKES.seen("RefreshSession", request, context)

@@ -139,12 +139,28 @@ async def test_a_browser_gets_it_in_a_cookie_that_scripts_and_other_sites_cannot
     session = response.json()["data"]["signIn"]
     assert session["refreshToken"] is None
     assert "refresh-1" not in response.text
-    cookie = SimpleCookie(response.headers["set-cookie"])["__Secure-motcua-refresh"]
+    cookie = SimpleCookie(response.headers.get_list("set-cookie")[0])["__Secure-motcua-refresh"]
     assert cookie.value == "refresh-1"
     assert cookie["httponly"]
     assert cookie["secure"]
     assert (cookie["samesite"], cookie["path"]) == ("Strict", "/graphql")
     assert 86_000 < int(cookie["max-age"]) <= 86_400
+
+
+async def test_a_device_is_known_by_a_cookie_or_by_what_a_program_keeps(gateway: Any, fakes: Any) -> None:
+    document = SIGN_IN.replace("refreshToken", "refreshToken deviceToken")
+    response = await gateway.ask(document, {"input": WHO | {"delivery": "COOKIE"}}, bearer="")
+    assert response.json()["data"]["signIn"]["deviceToken"] is None
+    _refresh, told = response.headers.get_list("set-cookie")
+    cookie = SimpleCookie(told)["__Secure-motcua-device"]
+    assert (cookie.value, int(cookie["max-age"])) == ("device-1", 180 * 86_400)
+    assert (cookie["httponly"], cookie["secure"], cookie["samesite"]) == (True, True, "Strict")
+    sent = {"cookie": "__Secure-motcua-device=device-0"}
+    response = await gateway.ask(document, {"input": WHO}, bearer="", headers=sent)
+    assert response.json()["data"]["signIn"]["deviceToken"] == "device-1"
+    assert fakes.requests["SignIn"].device_token == "device-0"
+    await gateway.ask(document, {"input": WHO | {"deviceToken": "device-2"}}, bearer="", headers=sent)
+    assert fakes.requests["SignIn"].device_token == "device-2"
 
 
 async def test_the_cookie_renews_the_session_and_is_replaced(gateway: Any, fakes: Any) -> None:
