@@ -160,7 +160,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "STATUS_NOT_SETTABLE": ("Chỉ có thể khóa hoặc mở khóa.", "An account is locked or unlocked."),
     "ACCOUNT_NOT_FOUND": ("Không có tài khoản này.", "There is no such account."),
     "UNKNOWN_APPLICANT": ("Không có tài khoản người nộp này.", "There is no such applicant."),
-    "ACTIVATION_CODE_WRONG": ("Mã kích hoạt không đúng.", "The activation code is wrong."),
+    "ACTIVATION_CODE_WRONG": (
+        "Mã kích hoạt không đúng, đã dùng hoặc hết hạn; hãy xin mã mới tại quầy.",
+        "The activation code is wrong, used up or too old; ask for a new one at the counter.",
+    ),
     "ACTIVATION_EXPIRED": ("Mã kích hoạt đã hết hạn.", "The activation code has expired."),
     "ACTIVATION_REQUIRED": (
         "Tài khoản được mở tại quầy; cần mã kích hoạt.",

@@ -178,3 +178,21 @@ async def _account(world: World, id: str) -> idp.Account:
     answer = await world.do("IdentityService.GetAccount", idp.GetAccountRequest(id=id), "service:gateway")
     assert isinstance(answer.account, idp.Account)
     return answer.account
+
+
+@pytest.mark.proof("9.2")
+async def test_an_activation_code_tells_nobody_who_came_to_a_counter(world: World) -> None:
+    known, unknown = _number()[0], _number()[0]
+    await world.do("IdentityService.OpenAccount", _opening(known, "Trần Thị Thật"), "reception")
+    reasons = set()
+    for number in (known, unknown, "079090000101"):  # waits for its code, nobody's, in use
+        request = idp.SignUpRequest(
+            kind=idp.ACCOUNT_KIND_PERSON,
+            name="Ai Đó",
+            citizen_number=number,
+            password=PASSWORD,
+            activation_code="AAAAA-AAAAA",
+        )
+        answer = await world.call("IdentityService.SignUp", request, "nobody")
+        reasons.add((answer.code, answer.reason))
+    assert reasons == {("FAILED_PRECONDITION", "ACTIVATION_CODE_WRONG")}

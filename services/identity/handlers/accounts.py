@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Final
@@ -148,20 +149,18 @@ async def _claim(
     locale: str,
     request: Asked | None,
 ) -> Account:
-    """Raises FailedPrecondition: NOT_CLAIMABLE, ACTIVATION_EXPIRED, ACTIVATION_CODE_WRONG."""
+    """Raises FailedPrecondition (ACTIVATION_CODE_WRONG), the same and in the same time when no account waits
+    for a code, when it is used up or too old, and when it is wrong: nobody learns who came to a counter."""
     account = await account_named(ports, names[0])
-    if account is None:
-        raise FailedPrecondition("NOT_CLAIMABLE", "no account waits for an activation code here")
-    if request is not None and account.claimed_by == request.fingerprint:
+    if account is not None and request is not None and account.claimed_by == request.fingerprint:
         return account
-    now = ports.clock()
-    account.check_can_be_claimed(now)
-    counted = await ports.accounts.change(account.id, lambda it: it.try_code(now))
-    given_code = typed_code(code)
-    if counted.activation is None or not await ports.passwords.verify(
-        counted.activation.code_hash, given_code
-    ):
-        raise FailedPrecondition("ACTIVATION_CODE_WRONG", "the activation code is wrong")
+    now, waiting = ports.clock(), None
+    if account is not None:
+        with contextlib.suppress(FailedPrecondition):
+            waiting = (await ports.accounts.change(account.id, lambda it: it.try_code(now))).activation
+    right = await ports.passwords.verify(waiting.code_hash if waiting else "", typed_code(code))
+    if account is None or waiting is None or not right:
+        raise FailedPrecondition("ACTIVATION_CODE_WRONG", "the code is wrong, used up or too old")
     password_hash = await ports.passwords.hash(password)
     await ports.names.take(names, account.id)
     given = {name.type: name.value for name in names}
