@@ -70,6 +70,9 @@ fuzz: setup ## requests that schemathesis makes up, as stranger, citizen and off
 	@python3 -I dev/venv.py tests/fuzz/schemathesis.lock .venv-fuzz
 	@exec $(PY) -m tests.fuzz $(ARGS)
 
+turns: setup ## the worst CPU time of one turn of a loop, by work and input
+	@exec $(PY) -m tests.load.turns
+
 upload-test: setup ## 200 MB by tus over a line that breaks twice: SHA-256, memory of every process, throughput
 	@exec $(PY) -m tests.load.upload $(ARGS)
 
@@ -128,4 +131,4 @@ lock: ## resolve pyproject.toml into the lock files: all, what the image needs, 
 ci: ## what CI runs, from nothing
 	@.ci/run
 
-.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import crawl test load chaos cluster-test fuzz upload-test proof lint fmt types gen gen-check schema schema-check dead settings manifests lock ci
+.PHONY: help setup run demo kind-up kind-demo kind-forward kind-down k8s-up k8s-demo k8s-forward k8s-down redeploy import crawl test load chaos cluster-test fuzz upload-test turns proof lint fmt types gen gen-check schema schema-check dead settings manifests lock ci

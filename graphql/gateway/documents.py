@@ -58,6 +58,7 @@ class Limits:
     depth: int = 15
     aliases: int = 30
     cost: int = 20_000
+    letters: int = 64_000  # a token may be as long as it likes, and so may what stands between two
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,9 @@ class Documents:
             raise Refused(_error(told, "TOO_COSTLY", limit=self._limits.cost, cost=cost))
 
     def _prepare(self, text: str) -> Prepared:
+        if len(text) > self._limits.letters:
+            told = f"The document has more than {self._limits.letters} letters."
+            raise Refused(_error(told, "TOO_MANY_TOKENS", limit=self._limits.tokens))
         try:
             document = parse(text, max_tokens=self._limits.tokens, no_location=False)
         except GraphQLError as error:

@@ -70,6 +70,8 @@ class Fakes:
         default_factory=dict
     )  # what a call waits for before it is answered
     dossiers: int = 20
+    form_json: str = '{"number": 9007199254740993, "whole": 5}'
+    forms_at_once: int = 3
     readable: set[str] = field(default_factory=lambda: {AN})
     upload: bytearray = field(default_factory=bytearray)
     upload_size: int = 0
@@ -251,9 +253,14 @@ class Dossiers(dossier_pb2_grpc.DossierServiceServicer):
 
     async def BatchGetDossiers(self, request: Any, context: Any) -> Any:
         FAKES.seen("BatchGetDossiers", request, context)
-        return dossier_pb2.BatchGetDossiersResponse(
-            dossiers=[dossier(int(id.rpartition("-")[2])) for id in request.ids if id.startswith("dossier-")]
+        answered = request.ids[: FAKES.forms_at_once] if request.with_forms else request.ids
+        reply = dossier_pb2.BatchGetDossiersResponse(
+            dossiers=[dossier(int(id.rpartition("-")[2])) for id in answered if id.startswith("dossier-")],
+            left_out_ids=request.ids[len(answered) :],
         )
+        for each in reply.dossiers if request.with_forms else ():
+            each.form_json = FAKES.form_json
+        return reply
 
     async def CreateDossier(self, request: Any, context: Any) -> Any:
         FAKES.seen("CreateDossier", request, context)

@@ -110,3 +110,8 @@ def test_a_name_comes_out_in_one_form_that_stays_and_holds_no_address(text: str)
         assert name.strip() == name
         assert not any(dot and dot[0].isalpha() for dot in name.split(".")[1:])
         assert not {"@", "<", ">", "\n", "\\"} & set(name)
+
+
+@pytest.mark.parametrize("pasted", ["An\u200b Bình", "\u202eAn Bình", "An Bình\u3164", "An\ufe0f\u00a0Bình"])
+def test_a_name_is_read_without_the_letters_that_nobody_sees(pasted: str) -> None:
+    assert person_name_of(pasted) == "An Bình"

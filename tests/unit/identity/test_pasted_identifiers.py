@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from identity.domain import identifiers, names
+from identity.domain import identifiers
 from kit import text
 
 UNSEEN = ["\u200b", "\u200d", "\ufeff", "\u202a", "\u2069", "\u3164", "\u115f", "\u2800", "\u00ad"]
@@ -29,7 +29,6 @@ def test_letters_that_nobody_sees_spoil_no_identifier(unseen: str) -> None:
         (identifiers.phone_of, "0901000101"),
         (identifiers.email_of, "an@motcua.vn"),
         (identifiers.username_of, "nt.tiepnhan"),
-        (names.person_name_of, "Nguyễn Thị An"),
     ):
         right = parsed(parse, typed)
         assert not right.startswith("refused")
