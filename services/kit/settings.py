@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kit.tls import Files
+
+_MOST_SECONDS: Final = 10 * 366 * 86_400
+_MOST: Final = 2**53
 
 
 class CannotStart(Exception):
@@ -35,6 +38,16 @@ class TlsSettings(BaseSettings):
     )
     tls_key: str = Field(default="", description="PEM file of its key")
     tls_ca: str = Field(default="", description="PEM file of the CAs that others' certificates come from")
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_can_be_borne(cls, value: Any) -> Any:
+        """No number overflows a clock, a counter or a buffer: seconds are at most ten years."""
+        if isinstance(value, float) and not abs(value) <= _MOST_SECONDS:  # nor is NaN
+            raise ValueError(f"a number of at most {_MOST_SECONDS}")
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise ValueError(f"a whole number of at most {_MOST}")
+        return value
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> TlsSettings:

@@ -110,3 +110,12 @@ def test_what_is_stored_is_plain_and_comes_back_the_same(whole: Whole) -> None:
 def test_what_must_not_be_stored_is_refused(value: Any) -> None:
     with pytest.raises(TypeError):
         to_plain({"value": value})
+
+
+def test_a_number_as_mongodb_gives_it_back_is_a_number() -> None:
+    class Int64(int):
+        pass
+
+    stored = to_plain({"copies": Int64(2**40), "pages": [Int64(2)]})
+    assert stored == {"copies": 2**40, "pages": [2]}
+    assert [type(stored["copies"]), type(stored["pages"][0])] == [int, int]

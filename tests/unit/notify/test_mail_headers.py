@@ -25,8 +25,20 @@ from notify.senders import Smtp
 from notify.texts import write
 
 pytestmark = pytest.mark.proof("9.19")
-# Names of procedures in the national database: the longest, the oddest and some of the others.
-NAMES = nfc(Path(__file__).with_name("names.txt").read_text("utf-8")).splitlines()
+# Names of procedures in the national database: some here, the longest and the oddest in a file.
+_FILE = Path(__file__).with_name("names.txt")
+NAMES = [
+    (
+        "Thu thập, cập nhật thông tin của người gốc Việt Nam chưa xác định được quốc tịch vào Cơ sở"
+        " dữ liệu quốc gia về dân cư, Cơ sở dữ liệu căn cước và cấp giấy chứng nhận căn cước (thực "
+        "hiện tại cấp xã)"
+    ),
+    (
+        "Thủ tục hướng dẫn cơ chế hỗ trợ lãi suất do thực hiện chính sách tín dụng theo Nghị định "
+        "số 67/2014/NĐ-CP ngày 07/7/2014 của Chính phủ về một số chính sách phát triển thủy sản"
+    ),
+    *(nfc(_FILE.read_text("utf-8")).splitlines() if _FILE.exists() else ()),
+]
 LONG_ADDRESS = f"{'a' * 64}@{'b' * 60}.{'c' * 60}.example.vn"
 SAMPLE = {
     "due": "2026-11-25T09:30:00.000Z",
