@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import nats.errors
+import nats.js.errors
 from nats.js import JetStreamContext
 from opentelemetry import trace
 
 from kit.errors import Unavailable
 from kit.events import Entry, plain_subject
 from kit.mongo import Store
-from kit.telemetry import EVENTS_PUBLISHED, OUTBOX_PENDING, parent_from, traceparent, tracer
+from kit.telemetry import EVENTS_PUBLISHED, EVENTS_REFUSED, OUTBOX_PENDING, parent_from, traceparent, tracer
 
 _PARALLEL = 16  # aggregates published at the same time
 _LOOK = 100  # aggregates found at one look
+_ASIDE = 600.0  # seconds until an event that NATS refuses for ever is tried again
+_TOO_LARGE = 10054  # JetStream's code for a message larger than its stream takes
 log = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """NATS will not take this event however often it is told."""
 
 
 class Relay:
@@ -37,6 +45,7 @@ class Relay:
         self._due: asyncio.Queue[tuple[Store[Any], str]] = asyncio.Queue()
         self._queued: set[tuple[str, str]] = set()
         self._again: set[tuple[str, str]] = set()
+        self._refused: dict[tuple[str, str], float] = {}  # set aside, and when they are tried again
 
     def wake(self, store: Store[Any], id: str) -> None:
         """Says that this aggregate has something to announce; returns at once."""
@@ -63,19 +72,25 @@ class Relay:
             pause = self._poll
             for store in self._stores:
                 try:
-                    found = await store.pending(_LOOK)
-                    many = len(found) == _LOOK
+                    aside = {id for name, id in self._refused if name == store.name}
+                    limit = _LOOK + len(aside)  # what is refused must not keep the others from being found
+                    found = await store.pending(limit)
+                    many = len(found) == limit
                     waiting = await store.count({"outbox_pending": 1}) if many else len(found)
                 except Unavailable as error:
                     log.warning("outbox of %s not read: %s", store.name, error)
                     continue
                 OUTBOX_PENDING.set(waiting, store.name)
+                EVENTS_REFUSED.set(len(aside), store.name)
                 for id in found:
-                    if (store.name, id) not in self._queued:
+                    if (store.name, id) not in self._queued and not self._waits((store.name, id)):
                         self.wake(store, id)
                 if many:
                     pause = min(self._poll, 0.5)
             await asyncio.sleep(pause)
+
+    def _waits(self, key: tuple[str, str]) -> bool:
+        return self._refused.get(key, 0.0) > time.monotonic()
 
     async def _work(self) -> None:
         own = asyncio.current_task()
@@ -85,7 +100,15 @@ class Relay:
             store, id = await self._due.get()
             key = (store.name, id)
             try:
-                await self._relay(store, id)
+                if not self._waits(key):
+                    await self._relay(store, id)
+                    self._refused.pop(key, None)
+            except Refused as error:
+                # NATS will never take it as it is. It stays in its document, before what follows there; all
+                # other aggregates go on, and it is tried again now and then: the limit may have been raised.
+                self._refused[key] = time.monotonic() + _ASIDE
+                self._again.discard(key)
+                log.error("event of %s %s is refused by NATS and set aside: %s", *key, error)
             except Exception as error:
                 # It stays pending in its document; the next look finds it.
                 log.warning("events of %s %s not published yet: %s: %s", *key, type(error).__name__, error)
@@ -127,9 +150,18 @@ class Relay:
             while True:
                 try:
                     await self._jetstream.publish(subject, entry.payload(), timeout=5, headers=headers)
-                except (nats.errors.MaxPayloadError, nats.errors.ConnectionClosedError):
+                except nats.errors.MaxPayloadError as error:
+                    EVENTS_PUBLISHED.labels(entry.type, "refused").inc()
+                    raise Refused(f"{entry.type} is larger than NATS takes") from error
+                except nats.errors.ConnectionClosedError:
                     EVENTS_PUBLISHED.labels(entry.type, "refused").inc()
                     raise
+                except nats.js.errors.APIError as error:
+                    if error.err_code == _TOO_LARGE:
+                        EVENTS_PUBLISHED.labels(entry.type, "refused").inc()
+                        raise Refused(f"{entry.type} is larger than its stream takes") from error
+                    EVENTS_PUBLISHED.labels(entry.type, "again").inc()
+                    log.warning("event %s not taken: %s", entry.id, error.description)
                 except (nats.errors.Error, OSError) as error:  # a timeout says nothing: same id, once more
                     EVENTS_PUBLISHED.labels(entry.type, "again").inc()
                     log.warning("event %s not acknowledged: %s", entry.id, error)

@@ -78,8 +78,18 @@ EVENTS_REDELIVERED = Measured(
     "event_consumer_redelivered", "Unsettled events delivered more than once", ("stream", "consumer")
 )
 OUTBOX_PENDING = Measured("event_outbox_pending", "Documents with events to publish", ("collection",))
+EVENTS_REFUSED = Measured(
+    "event_outbox_refused", "Documents with an event that NATS refuses for ever", ("collection",)
+)
 EVENTS_DEAD = Measured("events_dead", "Events that were set aside")
-for _gauge in (EVENTS_PENDING, EVENTS_UNACKNOWLEDGED, EVENTS_REDELIVERED, OUTBOX_PENDING, EVENTS_DEAD):
+for _gauge in (
+    EVENTS_PENDING,
+    EVENTS_UNACKNOWLEDGED,
+    EVENTS_REDELIVERED,
+    OUTBOX_PENDING,
+    EVENTS_REFUSED,
+    EVENTS_DEAD,
+):
     REGISTRY.register(_gauge)
 
 

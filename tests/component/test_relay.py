@@ -273,3 +273,23 @@ async def test_an_id_with_dots_is_one_token_of_the_subject_also_where_it_was_wri
     async with relaying(room):
         await eventually(lambda: emptied(room), within=5)
     assert await room.seen() == [("H32_15", "1"), ("H32_15", "2")]
+
+
+async def test_an_event_that_nats_refuses_for_ever_holds_up_no_other_aggregate(
+    room: Room, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_LOOK", 2)
+    monkeypatch.setattr(room.lamps, "_bearable", lambda *_: None)  # written when NATS took more
+    for number in range(3):  # more than one look finds
+        await room.lamps.add(Lamp(f"large{number}", events=["x" * 1_100_000]))
+    for number in range(4):
+        await room.lamps.add(Lamp(f"small{number}", events=["1"]))
+    async with relaying(room, poll=0.1):
+        await eventually(lambda: emptied_of(room, 3))
+        assert sorted(key for key, _ in await room.seen()) == [f"small{number}" for number in range(4)]
+        shown = {"collection": "lamps"}
+        await eventually(lambda: REGISTRY.get_sample_value("event_outbox_refused", shown) == 3)
+
+
+async def emptied_of(room: Room, left: int) -> bool:
+    return len(await room.lamps.pending()) == left
