@@ -271,7 +271,7 @@ async def run(minutes: float, seed: int, console: Console) -> int:
     )
     problems = wrong(report, root_fields(), lines, set_aside)
     for problem in problems[:60]:
-        console.print(f"[red]{problem}", markup=False, soft_wrap=True)
+        console.print(problem, style="red", markup=False, soft_wrap=True)
     return 1 if problems else 0
 
 

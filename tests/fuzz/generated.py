@@ -343,9 +343,10 @@ def main() -> None:
                 ask_often(fuzz, operation, kind, prepared["seed"] + number)
         for kind in people:
             subscribed(fuzz, "notices", kind, "subscription { notices { id } }")
-            for dossier in fuzz.ids.get("Dossier", [])[-1:]:
-                watched = f'subscription {{ dossierChanged(id: "{dossier}") {{ id }} }}'
-                subscribed(fuzz, "dossierChanged", kind, watched)
+            for what in ("Dossier", "Document"):
+                name = f"{what.lower()}Changed"
+                for id in fuzz.ids.get(what, [])[-1:]:
+                    subscribed(fuzz, name, kind, f'subscription {{ {name}(id: "{id}") {{ id }} }}')
     report = {
         "met": {
             label: {"sent": met.sent, "reached": met.reached, "done": met.done, "told": met.told}
