@@ -44,8 +44,10 @@ class Route:
         return done[-1] + 1 if done else 0
 
     def place(self, at: int) -> str:
-        """The agency that a dossier belongs to at a step; past the last one, or without any, who decides."""
-        return (self.steps[at].agency or self.receiving) if at < len(self.steps) else self.deciding
+        """The agency that a dossier belongs to at a step. Who decides, past the last one, and where it is
+        decided without a leader's step: the step that is next then is for afterwards."""
+        decided = at >= len(self.steps) or (at == self.decides_at and self.steps[at].role != "leader")
+        return self.deciding if decided else self.steps[at].agency or self.receiving
 
     def is_away(self, at: int, current: str) -> bool:
         """Whether the agency that has the dossier was only asked for its opinion. The receiving agency is

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dossier.domain.dossier import Dossier, draft
@@ -92,6 +92,10 @@ def attempt(d: Dossier, official: tuple[str, str], act: str, agency: str) -> boo
 @pytest.mark.proof("9.5")
 @settings(max_examples=400, deadline=None, report_multiple_bugs=False)
 @given(chains, acts)
+@example(
+    (Step("s0", "Bước 0", "reception", "H32.05"),),
+    [((WARD, "reception"), "hand", "H32.05"), (("H32.05", "leader"), "sign", "")],
+)
 def test_a_signature_follows_on_every_step_done_by_its_role_at_its_agency(
     steps: tuple[Step, ...], wanted: list[tuple[tuple[str, str], str, str]]
 ) -> None:
