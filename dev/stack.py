@@ -137,7 +137,8 @@ class Stack:
         return await self._told("catalog.load", "--curated", environment=environment, task=task)
 
     async def _told(self, module: str, *arguments: str, environment: dict[str, str], task: str) -> str:
-        """Runs a tool to its end; returns the last line that it printed. Raises PartFailed with all of it."""
+        """Runs a tool to its end; returns the last line that it printed. Raises Problem with the line of a
+        tool that refuses a setting, else PartFailed with all that it printed."""
         process = await asyncio.create_subprocess_exec(
             *leashed([sys.executable, "-m", module, *arguments]),
             cwd=ROOT,
@@ -152,6 +153,8 @@ class Stack:
         finally:
             if process.returncode is None:
                 process.kill()
+        if process.returncode and ": bad setting: " in output and "\n" not in output:
+            raise Problem(output)
         if process.returncode:
             raise PartFailed(f"{task}:\n{output}")
         return output.splitlines()[-1] if output else ""

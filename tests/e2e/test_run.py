@@ -150,4 +150,4 @@ def test_a_setting_that_a_part_refuses_is_one_clear_line(tmp_path: Path) -> None
         text=True,
     )
     assert done.returncode == 2
-    assert re.fullmatch(r"run: \w+: bad setting: LOG_LEVEL: .+\n", done.stderr)
+    assert re.fullmatch(r"run: [\w.]+: bad setting: LOG_LEVEL: .+\n", done.stderr)

@@ -26,8 +26,9 @@ from catalog.domain import (
 )
 from catalog.grpc_api import from_message, to_message
 from kit.plain import from_plain, to_plain
+from kit.text import typed
 
-TEXT = st.text("aăâđê ơư.1/@", max_size=12)
+TEXT = st.text("aăâđê ơư.1/@", max_size=12).map(typed)
 NAME = TEXT.map(lambda text: " ".join(f"x {text}".split()))
 DATES = st.none() | st.dates(date(2020, 1, 1), date(2030, 1, 1))
 LIMITS = st.builds(TimeLimit, st.integers(0, 3660), st.sampled_from(TimeUnit))
