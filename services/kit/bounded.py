@@ -12,11 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import os
 import pickle
 import resource
 import signal
+import socket
 import struct
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,6 +30,7 @@ from kit.errors import DomainError, InvalidInput, RateLimited, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
+log = logging.getLogger(__name__)
 
 _HEAD = struct.Struct(">Q")  # the length of what follows
 _BEGUN, _RETURNED, _RAISED, _BROKE, _OUT_OF_MEMORY = b"S", b"R", b"E", b"B", b"M"
@@ -42,10 +46,11 @@ class TooExpensive(InvalidInput):
 
 
 class _Died(Exception):
-    """The process ended. `begun` says whether it had taken the work up."""
+    """The process ended. `begun` says whether it had taken the work up, `code` how it ended."""
 
-    def __init__(self, begun: bool) -> None:
+    def __init__(self, begun: bool, code: int) -> None:
         self.begun = begun
+        self.code = code
 
 
 class Workers:
@@ -92,9 +97,11 @@ class Workers:
                 except _Died as died:
                     if died.begun:
                         raise Unavailable("WORKER_LOST", "the process was ended from outside") from None
+                    log.warning("a worker ended before it took its work up (%d); starting another", died.code)
                 try:
                     return await self._once(function, work)  # it had died of something else; a new one
-                except _Died:
+                except _Died as died:
+                    log.error("no worker can be started; the last one ended with %d", died.code)
                     raise Unavailable("WORKER_LOST", "no process can be started") from None
         finally:
             self._calls -= 1
@@ -127,17 +134,7 @@ class Workers:
         return value  # type: ignore[no-any-return]
 
     async def _start(self) -> _Worker:
-        worker = _Worker(
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                "from kit.bounded import serve; serve()",
-                *self._modules,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-            )
-        )
+        worker = await _Worker.start(self._modules)
         self._all.add(worker)
         return worker
 
@@ -149,14 +146,29 @@ def _too_expensive() -> TooExpensive:
 class _Worker:
     """A process seen from its parent."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], out: asyncio.StreamReader, into: asyncio.StreamWriter
+    ) -> None:
         self._process = process
+        self._out = out
+        self._into = into
+
+    @classmethod
+    async def start(cls, modules: Sequence[str]) -> _Worker:
+        """A new process."""
+        ours, its = socket.socketpair()
+        with its:
+            out, into = await asyncio.open_unix_connection(sock=ours)
+            try:
+                process = _spawn(modules, its)
+            except OSError:
+                into.close()
+                raise
+        return cls(process, out, into)
 
     async def call(self, work: bytes, wall_seconds: float) -> tuple[bytes, bytes]:
         """The kind of the answer and the answer. Raises TooExpensive, _Died."""
-        into, out = self._process.stdin, self._process.stdout
-        if into is None or out is None:  # both were asked for
-            raise RuntimeError("a worker without pipes")
+        into, out = self._into, self._out
         begun = False
         try:
             into.write(_HEAD.pack(len(work)))
@@ -171,18 +183,27 @@ class _Worker:
         except TimeoutError:
             raise _too_expensive() from None
         except (asyncio.IncompleteReadError, ConnectionError, RuntimeError):
-            code = await self._process.wait()
+            code = await asyncio.to_thread(self._process.wait)
             if begun and code not in _FROM_OUTSIDE:
                 raise _too_expensive() from None
-            raise _Died(begun) from None
+            raise _Died(begun, code) from None
 
     async def end(self) -> None:
         """Kills it and waits until it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        await self._process.wait()
+        self._process.kill()
+        self._into.close()
+        await asyncio.to_thread(self._process.wait)
+
+
+def _spawn(modules: Sequence[str], end: socket.socket) -> subprocess.Popen[bytes]:
+    """Popen makes it by vfork, within a millisecond or two. uvloop would fork, and then gRPC's fork handlers
+    start threads in the child, which now and then crash it before it has become another program."""
+    return subprocess.Popen(  # noqa: S603 (nothing of it comes from outside)
+        [sys.executable, "-c", "from kit.bounded import serve; serve()", *modules],
+        stdin=end.fileno(),
+        stdout=end.fileno(),
+        env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+    )
 
 
 class _Careful(pickle.Unpickler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import pickle
 import re
@@ -242,6 +243,27 @@ async def test_workers_end_with_their_parent_even_in_the_middle_of_work(
 ) -> None:
     assert len(set(orphans)) == 2
     await eventually(lambda: not any(_lives(id) for id in orphans))
+
+
+FORKING = """
+import asyncio, ctypes, uvloop
+libc = ctypes.CDLL(None)
+libc.__register_atfork(None, None, libc.abort, None)
+from kit import bounded
+from tests.unit.kit.test_bounded import add
+async def main():
+    workers = bounded.Workers(cpu_seconds=1, memory_bytes=1 << 28, wall_seconds=1)
+    print(await workers.run(add, 1, 2))
+    await workers.close()
+uvloop.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "__register_atfork"), reason="needs glibc")
+def test_a_worker_starts_whatever_a_library_does_when_the_process_forks() -> None:
+    """gRPC starts threads then, which crash a child that is about to become a worker."""
+    answer = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True)
+    assert answer.stdout == "3\n", answer.stderr[-500:]
 
 
 def _lives(id: int) -> bool:
