@@ -112,10 +112,11 @@ class Consumer:
                 await asyncio.wait(rest)
         finally:
             stopping.cancel()
-            rest = self._tasks()
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
+            # Who asks no more is sent nothing: what is given back before that would come back to us.
+            for tasks in (set(self._fetching.values()), self._tasks()):
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
             await self._end()
 
     def _tasks(self) -> set[asyncio.Task[None]]:
