@@ -323,6 +323,8 @@ def failure(error: DomainError | grpc.aio.AioRpcError, request: Request) -> Resp
     status = _STATUS.get(code_of(error), 500) if isinstance(error, DomainError) else 500
     if isinstance(error, DomainError) and error.reason in _GONE:
         status = 410
+    if isinstance(error, DomainError) and error.reason == "STORAGE_FULL":
+        status = 413
     headers = {}
     if isinstance(error, DomainError) and error.metadata.get("retry_after"):
         headers["retry-after"] = str(int(float(error.metadata["retry_after"])))

@@ -481,6 +481,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "CHECKSUM_MISMATCH": ("Nội dung không khớp mã kiểm tra.", "The content does not match its checksum."),
     "SIZE_MISMATCH": ("Kích thước không khớp.", "The size does not match."),
     "TOO_MANY_BYTES": ("Nhiều byte hơn đã báo.", "More bytes than were announced."),
+    "STORAGE_FULL": (
+        "Kho giấy tờ không đủ chỗ: còn {left_megabytes} MB và {left_documents} giấy tờ.",
+        "The vault has no room for it: {left_megabytes} MB and {left_documents} documents are left.",
+    ),
     "TOO_MANY_UPLOADS": ("Hãy hoàn tất hoặc hủy một lượt tải lên.", "Finish or cancel an upload first."),
     "UPLOAD_NOT_FOUND": ("Không có lượt tải lên này.", "There is no such upload."),
     "CHUNK_TOO_LARGE": ("Mảnh tải lên quá lớn.", "The chunk is too large."),

@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr
 from dossier.antivirus import Clamd
 from dossier.content.inspector import Inspector
 from dossier.content.recognise import claimed
+from dossier.domain.storage import Allowance
 from dossier.events_in import subscriptions
 from dossier.forms import Forms
 from dossier.grpc_api.dossiers import DossierApi
@@ -79,6 +80,18 @@ class DossierSettings(Settings):
     upload_streams: int = Field(8, ge=1, description="uploads taken in at once; more wait")
     upload_idle_seconds: float = Field(
         30.0, gt=0, description="seconds without a byte after which an upload gives its place to another"
+    )
+    storage_person_bytes: int = Field(
+        2 * 2**30, ge=1, le=2**50, description="bytes of files that a person may keep in the vault"
+    )
+    storage_person_documents: int = Field(
+        1_000, ge=1, le=10**9, description="documents that a person may keep in the vault"
+    )
+    storage_organisation_bytes: int = Field(
+        20 * 2**30, ge=1, le=2**50, description="bytes of files that an organisation may keep in the vault"
+    )
+    storage_organisation_documents: int = Field(
+        20_000, ge=1, le=10**9, description="documents that an organisation may keep in the vault"
     )
     antivirus_url: str = Field(
         "",
@@ -159,6 +172,7 @@ def build(
         accesses=stores.accesses,
         sights=stores.sights,
         blobs=stores.blobs,
+        storages=stores.storages,
         codes=MongoCodes(database),
         catalog=catalog or GrpcCatalog(to_catalog),
         identity=identity or GrpcIdentity(to_identity, now),
@@ -174,6 +188,10 @@ def build(
             open_uploads=settings.upload_open,
             part_bytes=settings.upload_part_bytes,
             download_seconds=settings.download_seconds,
+            person_storage=Allowance(settings.storage_person_bytes, settings.storage_person_documents),
+            organisation_storage=Allowance(
+                settings.storage_organisation_bytes, settings.storage_organisation_documents
+            ),
         ),
         antivirus=antivirus,
         to_check=woken.set,

@@ -156,6 +156,7 @@ class GrpcIdentity:
             found.kind == idp.ACCOUNT_KIND_OFFICIAL,
             tuple(held),
             verified=found.verified,
+            organisation=found.kind == idp.ACCOUNT_KIND_ORGANISATION,
             name=found.name,
             citizen_number=found.citizen_number,
             tax_code=found.tax_code,

@@ -14,6 +14,7 @@ from dossier.domain.document import Access, Blob, Document, Noted, Upload, Uploa
 from dossier.domain.dossier import Dossier, dossier_code
 from dossier.domain.records import Happened
 from dossier.domain.sight import Sight
+from dossier.domain.storage import Storage
 from dossier.handlers.checking import held_back
 from dossier.handlers.overview import NEVER, scalars
 from kit import clock, mongo
@@ -31,9 +32,18 @@ class Stores:
     accesses: Store[Access]
     sights: Store[Sight]
     blobs: Store[Blob]
+    storages: Store[Storage]
 
     def all(self) -> tuple[Store[Any], ...]:
-        return (self.dossiers, self.documents, self.uploads, self.accesses, self.sights, self.blobs)
+        return (
+            self.dossiers,
+            self.documents,
+            self.uploads,
+            self.accesses,
+            self.sights,
+            self.blobs,
+            self.storages,
+        )
 
 
 def open_stores(database: Database, now: clock.Clock = clock.now) -> Stores:
@@ -105,6 +115,14 @@ def open_stores(database: Database, now: clock.Clock = clock.now) -> Stores:
             now=now,
         ),
         blobs=Store(database, "blobs", Blob, now=now),
+        storages=Store(
+            database,
+            "storages",
+            Storage,
+            scalars=lambda s: {"reserving": int(bool(s.reserved)), "recount": clock.to_text(s.recount)},
+            indexes=[Index("reserving", "created"), Index("recount", "created")],
+            now=now,
+        ),
     )
 
 

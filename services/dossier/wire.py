@@ -22,6 +22,7 @@ from dossier.domain.records import (
     Transition,
 )
 from dossier.domain.states import Party, State
+from dossier.domain.storage import Allowance, Storage
 from dossier.handlers import Account
 from dossier.handlers.overview import Statistics
 from dossier.handlers.sight import View
@@ -297,6 +298,17 @@ def access(a: Access) -> vault_pb2.Access:
         purpose=a.purpose,
         dossier_id=a.dossier,
         time=stamp(a.at),
+    )
+
+
+def storage(s: Storage, allowance: Allowance) -> vault_pb2.Storage:
+    """What a vault holds and may hold."""
+    size, documents = s.taken
+    return vault_pb2.Storage(
+        used_bytes=size,
+        limit_bytes=allowance.size,
+        documents=documents,
+        document_limit=allowance.documents,
     )
 
 

@@ -390,14 +390,7 @@ class Store(Generic[A]):
         A repeated request, or an `id` that is there already, answers what is stored. Raises AlreadyExists
         (REQUEST_ID_REUSED, NOT_UNIQUE).
         """
-        known = id or uuid7()
-        if request is not None:
-            expires = self._now() + _REMEMBER
-            wanted = {"value": known, "fingerprint": request.fingerprint, "expires": expires}
-            key = derived(self.name, request.key)
-            reserved = await _reserve(self.database["requests"], {"_id": key, **wanted})
-            request.repeats(reserved)
-            known = str(reserved["value"])
+        known = await self.id_for(request, id)
         if (id or request) and (stored := await self.find(known)) is not None:
             return stored
         aggregate = make(known)
@@ -405,6 +398,19 @@ class Store(Generic[A]):
             return await self.add(aggregate)
         except Conflict:  # another one with the same reservation came first
             return await self.get(known)
+
+    async def id_for(self, request: Request | None = None, id: str | None = None) -> str:
+        """The id of what this request makes, the same when it is repeated; without a request `id`, or a new
+        one. Raises AlreadyExists REQUEST_ID_REUSED."""
+        known = id or uuid7()
+        if request is None:
+            return known
+        expires = self._now() + _REMEMBER
+        wanted = {"value": known, "fingerprint": request.fingerprint, "expires": expires}
+        key = derived(self.name, request.key)
+        reserved = await _reserve(self.database["requests"], {"_id": key, **wanted})
+        request.repeats(reserved)
+        return str(reserved["value"])
 
     async def change(
         self,

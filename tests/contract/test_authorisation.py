@@ -124,6 +124,7 @@ VaultService.CancelUpload          | citizen official           | owner         
 VaultService.GetDocument           | citizen official service:notify,gateway | owner vault office service:notify service:gateway | DOCUMENT_NOT_FOUND
 VaultService.BatchGetDocuments     | citizen official service:notify,gateway | owner vault office service:notify service:gateway | OMITTED
 VaultService.ListDocuments         | citizen                    | owner vault                  | NOT_DELEGATED
+VaultService.GetStorage            | citizen                    | owner vault                  | NOT_DELEGATED
 VaultService.UpdateDocument        | citizen                    | owner                        | DOCUMENT_NOT_FOUND
 VaultService.VerifyDocument        | official:reception,examiner,clerk | reception examiner clerk | DOSSIER_NOT_FOUND
 VaultService.CreateDownload        | citizen official           | owner vault office           | DOCUMENT_NOT_FOUND
@@ -651,6 +652,7 @@ SAMPLES: dict[str, Make] = {
     "VaultService.CancelUpload": of("upload", lambda id: vlt.CancelUploadRequest(id=id)),
     "VaultService.GetDocument": of_its_document(lambda id: vlt.GetDocumentRequest(id=id)),
     "VaultService.BatchGetDocuments": of_its_document(lambda id: vlt.BatchGetDocumentsRequest(ids=[id])),
+    "VaultService.GetStorage": about("owner", lambda id: vlt.GetStorageRequest(owner_id=id)),
     "VaultService.ListDocuments": about("owner", lambda id: vlt.ListDocumentsRequest(owner_id=id)),
     "VaultService.UpdateDocument": of_its_document(
         lambda id: vlt.UpdateDocumentRequest(id=id, title="Tên khác", type="birth_notice")

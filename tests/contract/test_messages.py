@@ -10,7 +10,8 @@ from string import Formatter
 from gateway.messages import MESSAGES, text
 
 ROOT = Path(__file__).parents[2]
-SAFE = {"id", "found", "taken", "what"}  # what a message may repeat: never what somebody else typed
+# What a message may repeat: never what somebody else typed.
+SAFE = {"id", "found", "taken", "what", "left_megabytes", "left_documents"}
 FAILURES = {
     "InvalidInput",
     "NotFound",

@@ -316,6 +316,14 @@ class Vault(vault_pb2_grpc.VaultServiceServicer):
         FAKES.seen("CancelUpload", request, context)
         return vault_pb2.CancelUploadResponse()
 
+    async def GetStorage(self, request: Any, context: Any) -> Any:
+        FAKES.seen("GetStorage", request, context)
+        return vault_pb2.GetStorageResponse(
+            storage=vault_pb2.Storage(
+                used_bytes=2**31 + 1, limit_bytes=2**32, documents=7, document_limit=1000
+            )
+        )
+
     async def BatchGetDocuments(self, request: Any, context: Any) -> Any:
         FAKES.seen("BatchGetDocuments", request, context)
         return vault_pb2.BatchGetDocumentsResponse(

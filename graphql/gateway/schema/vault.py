@@ -159,6 +159,17 @@ class Upload(Node):
     )
 
 
+@view(pb.Storage)
+class Storage:
+    """How much is in a vault and how much may be. What an office puts there, such as a result, does not
+    count."""
+
+    used_bytes: Long = strawberry.field(description="With what is promised to unfinished uploads.")
+    limit_bytes: Long
+    documents: int = strawberry.field(description="With those that unfinished uploads will make.")
+    document_limit: int
+
+
 @view(DownloadAddress)
 class Download:
     """A short-lived address of a document's bytes; it takes range requests and needs no header."""
@@ -277,6 +288,12 @@ class AccountVault:
             return reply.documents, reply.next_page_token, None
 
         return await connect(first, after, fetch)
+
+    @resolver(Storage | None, description="How much is in the vault and how much may be.")
+    async def storage(self: Any, info: Info) -> Any:
+        context: Context = info.context
+        request = pb.GetStorageRequest(owner_id=other(context, self))
+        return (await context.call(context.services.vault.GetStorage, request)).storage
 
     @resolver(
         Connection[Access],

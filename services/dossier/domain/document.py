@@ -313,8 +313,11 @@ class Upload:
         """The content is not what may be stored."""
         self.state, self.refused, self.parts = UploadState.REFUSED, reason, []
 
-    def drop(self) -> None:
-        """Cancelled or expired."""
+    def drop(self, *, stuck: bool = False) -> None:
+        """Cancelled or expired. Raises FailedPrecondition UPLOAD_DONE for one that is whole, which becomes a
+        document; `stuck` when it could not for long."""
+        if self.state is UploadState.DONE or (self.complete and self.state is UploadState.OPEN and not stuck):
+            raise FailedPrecondition("UPLOAD_DONE", "all of it is there already")
         if self.state is UploadState.OPEN:
             self.state, self.parts = UploadState.GONE, []
 

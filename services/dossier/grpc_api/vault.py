@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from dossier import wire
 from dossier.domain.document import Details, Document, Purpose, Trust, Upload
-from dossier.handlers import Ports, records, uploads, vault
+from dossier.handlers import Ports, records, storage, uploads, vault
 from kit.errors import DomainError, FieldViolation, InvalidInput, Unavailable
 from kit.grpc_server import current_caller
 from kit.mongo import Request
@@ -115,6 +115,10 @@ class VaultApi(VaultServiceServicer):
     async def CancelUpload(self, request: pb.CancelUploadRequest, context: Any) -> pb.CancelUploadResponse:
         await uploads.cancel_upload(self._ports, current_caller(), request.id)
         return pb.CancelUploadResponse()
+
+    async def GetStorage(self, request: pb.GetStorageRequest, context: Any) -> pb.GetStorageResponse:
+        found, allowance = await storage.get_storage(self._ports, current_caller(), request.owner_id)
+        return pb.GetStorageResponse(storage=wire.storage(found, allowance))
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Any) -> pb.GetDocumentResponse:
         document = await vault.get_document(self._ports, current_caller(), request.id)

@@ -11,6 +11,7 @@ from dossier.domain.document import Access, Blob, Document, Upload
 from dossier.domain.dossier import Dossier
 from dossier.domain.records import Channel, FeeLine, Limit, Procedure
 from dossier.domain.sight import Sight
+from dossier.domain.storage import Allowance, Storage
 from kit.auth import Caller
 from kit.clock import Clock
 from kit.errors import FieldViolation, InvalidInput, NotFound
@@ -50,6 +51,7 @@ class Repository(Protocol[A]):
         without: Sequence[str] = (),
     ) -> Page[A]: ...
     def scan(self, filter: Mapping[str, Any]) -> AsyncIterator[A]: ...
+    async def id_for(self, request: Any = None, id: str | None = None) -> str: ...
     async def create(
         self,
         make: Callable[[str], A],
@@ -82,6 +84,7 @@ class Account:
     official: bool
     roles: tuple[tuple[str, str], ...] = ()  # (agency, role)
     verified: bool = False  # whether somebody proved who it is
+    organisation: bool = False
     name: str = ""
     citizen_number: str = ""
     tax_code: str = ""
@@ -231,6 +234,8 @@ class Limits:
     open_uploads: int
     part_bytes: int
     download_seconds: int
+    person_storage: Allowance
+    organisation_storage: Allowance
 
 
 @dataclass(frozen=True)
@@ -244,6 +249,7 @@ class Ports:
     accesses: Repository[Access]
     sights: Repository[Sight]
     blobs: Repository[Blob]
+    storages: Repository[Storage]
     codes: Codes
     catalog: Catalog
     identity: Identity

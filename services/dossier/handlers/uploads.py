@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,7 +26,7 @@ from dossier.domain.document import (
 from dossier.domain.dossier import is_open
 from dossier.domain.kinds import JPEG, named, safe_name
 from dossier.domain.states import Party
-from dossier.handlers import Ports
+from dossier.handlers import Ports, storage
 from dossier.handlers.sight import open_dossier, speaks_for
 from dossier.handlers.vault import content_key, no_document
 from kit.auth import CITIZEN, OFFICIAL, Caller, allow
@@ -43,6 +44,7 @@ from kit.errors import (
 from kit.ids import derived, uuid7
 
 log = logging.getLogger(__name__)
+_STUCK = timedelta(days=7)  # after its expiry a whole upload that cannot be finished is dropped
 _ORPHAN_HOURS = 24.0  # an object that nothing refers to is left alone for so long
 _AT_ONCE = 100  # objects whose need is looked up together
 
@@ -62,7 +64,8 @@ async def begin_upload(
     dossier: str,
     request: Any = None,
 ) -> Upload:
-    """Makes room for a file: a new document, a new version of one's own, or the result of a dossier."""
+    """Makes room for a file: a new document, a new version of one's own, or the result of a dossier. Raises
+    FailedPrecondition STORAGE_FULL, RateLimited TOO_MANY_UPLOADS, and what is wrong with the request."""
     if size <= 0:
         raise InvalidInput(violations=[FieldViolation("size", "EMPTY_FILE", "a file has at least one byte")])
     if size > ports.limits.upload_bytes:
@@ -77,30 +80,30 @@ async def begin_upload(
     digest, described = checked_sha256(sha256), details.checked()
     vault, desk = await _destination(ports, caller, purpose, document, dossier)
     at = ports.clock()
-    open_now = await ports.uploads.count({"owner": caller.subject, "open": 1})
-
-    def make(id: str) -> Upload:  # not called for a repeated request
-        if open_now >= ports.limits.open_uploads:
-            limit = ports.limits.open_uploads
-            raise RateLimited("TOO_MANY_UPLOADS", "finish or cancel one first", limit=limit)
-        return Upload(
-            id=id,
-            owner=caller.subject,
-            vault=vault,
-            purpose=purpose,
-            size=size,
-            filename=filename,
-            content_type=claimed,
-            sha256=digest,
-            details=described,
-            target=document if purpose is Purpose.VERSION else "",
-            dossier=dossier,
-            desk=desk,
-            expires=at + timedelta(hours=ports.limits.upload_hours),
-            created=at,
-        )
-
-    return await ports.uploads.create(make, request)
+    id = await ports.uploads.id_for(request)
+    if request is not None and (known := await ports.uploads.find(id)) is not None:
+        return known
+    limit = ports.limits.open_uploads
+    if await ports.uploads.count({"owner": caller.subject, "open": 1}) >= limit:
+        raise RateLimited("TOO_MANY_UPLOADS", "finish or cancel one first", limit=limit)
+    upload = Upload(
+        id=id,
+        owner=caller.subject,
+        vault=vault,
+        purpose=purpose,
+        size=size,
+        filename=filename,
+        content_type=claimed,
+        sha256=digest,
+        details=described,
+        target=document if purpose is Purpose.VERSION else "",
+        dossier=dossier,
+        desk=desk,
+        expires=at + timedelta(hours=ports.limits.upload_hours),
+        created=at,
+    )
+    await storage.reserve(ports, upload)
+    return await ports.uploads.create(lambda _: upload, id=id)
 
 
 @allow(CITIZEN, OFFICIAL)
@@ -172,10 +175,8 @@ async def append_upload(ports: Ports, caller: Caller, id: str, *, offset: int) -
 
 @allow(CITIZEN, OFFICIAL)
 async def cancel_upload(ports: Ports, caller: Caller, id: str) -> None:
-    """Forgets an unfinished upload and its bytes."""
+    """Forgets an unfinished upload and its bytes. Raises FailedPrecondition UPLOAD_DONE for a whole one."""
     upload = await _own_upload(ports, caller, id)
-    if upload.state is UploadState.DONE:
-        raise FailedPrecondition("UPLOAD_DONE", "the document is there already")
     upload.check_there(ports.clock())
     await _drop(ports, upload)
 
@@ -230,6 +231,7 @@ async def _finish(ports: Ports, upload: Upload) -> tuple[Upload, Document]:
     else:
         document = await ports.documents.create(lambda id: new_document(id, upload, version), id=target)
     done = await ports.uploads.change(upload.id, lambda u: u.finish(target))
+    await storage.settle(ports, done)
     await ports.objects.delete([part.key for part in upload.parts])
     ports.to_check()
     return done, document
@@ -249,7 +251,8 @@ def _check_announced(upload: Upload, digest: str, size: int) -> None:
 async def _refuse(ports: Ports, upload: Upload, staging: str, error: DomainError) -> None:
     """The file is not taken, and nothing of it stays."""
     await ports.objects.delete([staging])
-    await ports.uploads.change(upload.id, lambda u: u.refuse(error.reason))
+    refused = await ports.uploads.change(upload.id, lambda u: u.refuse(error.reason))
+    await storage.settle(ports, refused)
     await ports.objects.delete([part.key for part in upload.parts])
     log.info("upload refused: %s", error)
 
@@ -304,14 +307,15 @@ async def _own_upload(ports: Ports, caller: Caller, id: str) -> Upload:
     return upload
 
 
-async def _drop(ports: Ports, upload: Upload) -> None:
-    await ports.uploads.change(upload.id, lambda u: u.drop())
+async def _drop(ports: Ports, upload: Upload, *, stuck: bool = False) -> None:
+    dropped = await ports.uploads.change(upload.id, lambda u: u.drop(stuck=stuck))
+    await storage.settle(ports, dropped)
     await ports.objects.delete([item.key async for item in ports.objects.list(f"uploads/{upload.id}")])
 
 
 async def sweep(ports: Ports) -> int:
-    """Finishes what a crash left complete, drops what expired, and deletes objects that nothing refers to and
-    that nobody touched for a day. Answers how many objects went."""
+    """Finishes what a crash left complete, drops what expired, settles the room that uploads took, and
+    deletes objects that nothing refers to and that nobody touched for a day. Answers how many went."""
     at, gone = ports.clock(), 0
     token = ""
     while True:
@@ -322,10 +326,13 @@ async def sweep(ports: Ports) -> int:
                     await _finish(ports, upload)
                 except DomainError as error:
                     log.info("an upload could not be finished: %s", error.reason)
+                    if at >= upload.expires + _STUCK:
+                        await _forget(ports, upload, stuck=True)
             elif at >= upload.expires:
-                await _drop(ports, upload)
+                await _forget(ports, upload)
         if not (token := page.next_token):
             break
+    await storage.reconcile(ports)
     old = at - timedelta(hours=_ORPHAN_HOURS)
     for prefix, needed in (("uploads", _parts_needed), ("staging", _none), ("sha256", _contents_needed)):
         aged: list[str] = []
@@ -337,6 +344,11 @@ async def sweep(ports: Ports) -> int:
                 aged = []
         gone += await _sweep_up(ports, aged, await needed(ports, aged), old)
     return gone
+
+
+async def _forget(ports: Ports, upload: Upload, *, stuck: bool = False) -> None:
+    with suppress(FailedPrecondition):  # its last byte came meanwhile
+        await _drop(ports, upload, stuck=stuck)
 
 
 async def _sweep_up(ports: Ports, keys: Sequence[str], needed: set[str], old: datetime) -> int:

@@ -55,6 +55,11 @@ class VaultServiceStub:
                 request_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.CancelUploadRequest.SerializeToString,
                 response_deserializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.CancelUploadResponse.FromString,
                 _registered_method=True)
+        self.GetStorage = channel.unary_unary(
+                '/motcua.dossier.v1.VaultService/GetStorage',
+                request_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.GetStorageRequest.SerializeToString,
+                response_deserializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.GetStorageResponse.FromString,
+                _registered_method=True)
         self.GetDocument = channel.unary_unary(
                 '/motcua.dossier.v1.VaultService/GetDocument',
                 request_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.GetDocumentRequest.SerializeToString,
@@ -129,6 +134,13 @@ class VaultServiceServicer:
 
     def CancelUpload(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStorage(self, request, context):
+        """What a vault holds and may hold. Its owner, or who may use it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -217,6 +229,11 @@ def add_VaultServiceServicer_to_server(servicer, server):
                     servicer.CancelUpload,
                     request_deserializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.CancelUploadRequest.FromString,
                     response_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.CancelUploadResponse.SerializeToString,
+            ),
+            'GetStorage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStorage,
+                    request_deserializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.GetStorageRequest.FromString,
+                    response_serializer=motcua_dot_dossier_dot_v1_dot_vault__pb2.GetStorageResponse.SerializeToString,
             ),
             'GetDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDocument,
@@ -373,6 +390,33 @@ class VaultService:
             '/motcua.dossier.v1.VaultService/CancelUpload',
             motcua_dot_dossier_dot_v1_dot_vault__pb2.CancelUploadRequest.SerializeToString,
             motcua_dot_dossier_dot_v1_dot_vault__pb2.CancelUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStorage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.dossier.v1.VaultService/GetStorage',
+            motcua_dot_dossier_dot_v1_dot_vault__pb2.GetStorageRequest.SerializeToString,
+            motcua_dot_dossier_dot_v1_dot_vault__pb2.GetStorageResponse.FromString,
             options,
             channel_credentials,
             insecure,

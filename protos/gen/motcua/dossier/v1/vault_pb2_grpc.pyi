@@ -41,6 +41,8 @@ class VaultServiceStub:
     When the last byte is there the content is checked and the document is made.
     """
     CancelUpload: _grpc.UnaryUnaryMultiCallable[_vault_pb2.CancelUploadRequest, _vault_pb2.CancelUploadResponse]
+    GetStorage: _grpc.UnaryUnaryMultiCallable[_vault_pb2.GetStorageRequest, _vault_pb2.GetStorageResponse]
+    """What a vault holds and may hold. Its owner, or who may use it."""
     GetDocument: _grpc.UnaryUnaryMultiCallable[_vault_pb2.GetDocumentRequest, _vault_pb2.GetDocumentResponse]
     BatchGetDocuments: _grpc.UnaryUnaryMultiCallable[_vault_pb2.BatchGetDocumentsRequest, _vault_pb2.BatchGetDocumentsResponse]
     """At most 100; those the caller may not see are omitted like missing ones."""
@@ -73,6 +75,8 @@ class VaultServiceAsyncStub(VaultServiceStub):
     When the last byte is there the content is checked and the document is made.
     """
     CancelUpload: _aio.UnaryUnaryMultiCallable[_vault_pb2.CancelUploadRequest, _vault_pb2.CancelUploadResponse]  # type: ignore[assignment]
+    GetStorage: _aio.UnaryUnaryMultiCallable[_vault_pb2.GetStorageRequest, _vault_pb2.GetStorageResponse]  # type: ignore[assignment]
+    """What a vault holds and may hold. Its owner, or who may use it."""
     GetDocument: _aio.UnaryUnaryMultiCallable[_vault_pb2.GetDocumentRequest, _vault_pb2.GetDocumentResponse]  # type: ignore[assignment]
     BatchGetDocuments: _aio.UnaryUnaryMultiCallable[_vault_pb2.BatchGetDocumentsRequest, _vault_pb2.BatchGetDocumentsResponse]  # type: ignore[assignment]
     """At most 100; those the caller may not see are omitted like missing ones."""
@@ -126,6 +130,14 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vault_pb2.CancelUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vault_pb2.CancelUploadResponse, _abc.Awaitable[_vault_pb2.CancelUploadResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetStorage(
+        self,
+        request: _vault_pb2.GetStorageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_pb2.GetStorageResponse, _abc.Awaitable[_vault_pb2.GetStorageResponse]]:
+        """What a vault holds and may hold. Its owner, or who may use it."""
 
     @_abc_1.abstractmethod
     def GetDocument(
