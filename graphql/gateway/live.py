@@ -27,6 +27,7 @@ async def _nothing() -> list[Ended]:
 
 
 log = logging.getLogger(__name__)
+_NOTICES = "motcua.notify.v1.notice_created.>"
 _BEHIND = 1000  # notices a watcher may be behind before its stream ends
 
 
@@ -67,7 +68,7 @@ class Live:
         )
         await self.ended.listen(self._client)
         await self._client.subscribe("motcua.dossier.v1.>", cb=self._dossier_event)
-        await self._client.subscribe("motcua.notify.v1.notice_created.>", cb=self._notice_event)
+        await self._client.subscribe(_NOTICES, cb=self._notice_event)
 
     async def stop(self) -> None:
         """Ends the connection; watchers simply hear nothing more."""
@@ -120,6 +121,10 @@ class Live:
             changed.set()
 
     async def _notice_event(self, message: Msg) -> None:
+        if not message.subject.startswith(_NOTICES.removesuffix(">")):
+            # NATS lets a service that fetches events have them sent here. They come under their own subject.
+            log.warning("%s is no announcement of notify", message.subject)
+            return
         try:
             event = NoticeCreated.FromString(message.data)
         except DecodeError:

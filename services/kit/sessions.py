@@ -38,6 +38,7 @@ SUBJECTS: Final = (
     subject("identity", announced.SessionRevoked.DESCRIPTOR.name, "*"),
     subject("identity", announced.SessionsEnded.DESCRIPTOR.name, "*"),
 )
+_KINDS: Final = tuple(name.removesuffix(".*") for name in SUBJECTS)
 log = logging.getLogger(__name__)
 
 
@@ -147,7 +148,11 @@ class EndedSessions:
 
     async def _heard(self, message: Msg) -> None:
         try:
-            if message.subject.startswith(SUBJECTS[0].removesuffix("*")):
+            # NATS lets a service that fetches events have them sent here. They come under their own subject.
+            kind = message.subject.rpartition(".")[0]
+            if kind not in _KINDS:
+                log.warning("%s is no announcement of identity", message.subject)
+            elif kind == _KINDS[0]:
                 one = announced.SessionRevoked.FromString(message.data)
                 at = one.revoke_time.ToDatetime(UTC).timestamp()
                 self.note(Ended(at, session=digest(one.session_id)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from kit.errors import FailedPrecondition
 from kit.events import subject
 from kit.ids import uuid7
 from kit.sessions import Ended, EndedSessions
-from motcua.identity.v1.events_pb2 import SessionRevoked
+from motcua.identity.v1.events_pb2 import SessionRevoked, SessionsEnded
 from notify.events_in import subscriptions as of_notify
 from ops.prepare import event_steps, run
 from payment.events_in import subscriptions as of_payment
@@ -291,6 +292,37 @@ async def test_everybody_hears_which_sessions_have_ended(
         await identity.client.jetstream().publish(name, message.SerializeToString())
         await eventually(lambda: ended.over(session, "", 0))
         assert own.refused == []
+
+
+@pytest.mark.usefixtures("streams")
+async def test_a_service_ends_no_session_by_having_its_own_events_sent_as_announcements(
+    server: str, eventually: Eventually
+) -> None:
+    """NATS asks nobody whether they may publish on the subject where they want an answer."""
+
+    async def nothing() -> list[Ended]:
+        return []
+
+    ended, heard = EndedSessions(nothing), asyncio.Event()
+    message = SessionsEnded(account_id="victim", epoch=1000)
+    message.end_time.GetCurrentTime()
+    name = subject("dossier", "DossierSubmitted", "k1")
+    address = subject("identity", "SessionsEnded", "victim")
+
+    async def hear(_: Any) -> None:
+        heard.set()
+
+    async with signed_in(server, "payment") as own, signed_in(server, "dossier") as dossier:
+        await own.client.subscribe(address.replace("victim", "*"), cb=hear)
+        await ended.listen(own.client)
+        await own.client.flush()
+        await dossier.client.jetstream().publish(name, message.SerializeToString())
+        for durable in ("dossier-vault", *(f"dossier-vault-{number}" for number in (1, 2, 3))):
+            fetch = json.dumps({"batch": 1, "expires": 2_000_000_000, "group": "one"}).encode()
+            await dossier.client.publish(f"$JS.API.CONSUMER.MSG.NEXT.dossier.{durable}", fetch, address)
+        await eventually(heard.is_set)
+        await own.client.flush()
+        assert not ended.over("one", "victim", 0)
 
 
 @pytest.mark.usefixtures("streams")
