@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Final
 
 from kit.clock import VIETNAM, from_text
-from kit.text import nfc
+from kit.text import nfc, typed
 from notify.domain.kinds import KINDS
 
 LOCALES: Final = ("vi", "en")
@@ -108,10 +108,10 @@ _WRITTEN: Final[Mapping[str, Callable[[str, str], str]]] = {
 }
 
 
-def shown(typed: str) -> str:
+def shown(text: str) -> str:
     """What somebody typed, as data in a text of ours: one line without anything that is not seen, that no
     reader of mail turns into a link, and that cannot end the quotation marks around it."""
-    lines = (" ".join(_seen(line).split()) for line in nfc(typed[: 2 * _LONGEST]).splitlines())
+    lines = (" ".join(_bare(line).split()) for line in typed(text[: 2 * _LONGEST]).split("\n"))
     told = [line for line in lines if line]
     ended = [line if line[-1] in ".,;:!?" else f"{line};" for line in told[:-1]]
     return _cut(_unlinked(" ".join([*ended, *told[-1:]]).translate(_MARKS)), _LONGEST)
@@ -136,22 +136,18 @@ def _unlinked(text: str) -> str:
     return _AT.sub("[@]", _DOT.sub("[.]", text))
 
 
-def _seen(line: str) -> str:
-    """The line without what takes no room of its own, and with a space for every kind of blank."""
+def _bare(line: str) -> str:
+    """The line without heaps of marks, and without what Unicode has not assigned or leaves to everybody."""
     marks, kept = 0, []
     for letter in line:
         category = unicodedata.category(letter)
         marks = marks + 1 if category in ("Mn", "Me") else 0
-        if category[0] == "Z" or category == "Cc" or letter in _BLANK:
-            kept.append(" ")
-        elif category not in ("Cf", "Cs", "Co", "Cn") and letter not in _UNSEEN and marks <= _MOST_MARKS:
+        if category not in ("Co", "Cn") and marks <= _MOST_MARKS:
             kept.append(letter)
     return "".join(kept)
 
 
 _MOST_MARKS: Final = 4  # on one letter; a Vietnamese one has two
-_BLANK: Final = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are drawn as nothing
-_UNSEEN: Final = "\u034f\u17b4\u17b5" + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 
 
 def _cut(text: str, most: int) -> str:

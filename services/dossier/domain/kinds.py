@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from kit.text import nfc
+from kit.text import line
 
 PDF = "application/pdf"
 XML = "application/xml"
@@ -40,112 +40,17 @@ MOST_LETTERS = 150  # of a name, its extension included
 _LOOK_ALIKE = str.maketrans({**dict.fromkeys("．․﹒", "."), **dict.fromkeys("／∕⁄⧸＼\\", "/")})
 _LONGEST = 2000  # letters that are looked at
 _FORBIDDEN = frozenset('"<>|:*?/')  # in a name on Windows, and `/` everywhere
-_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # letters that show nothing
 _LAST = re.compile(r"\.\s*([A-Za-z0-9-]{1,20})$")
-_MADE_UP = re.compile(
-    r"(?![vV]?[0-9]+$)[A-Za-z0-9]{1,5}"
-)  # not `số 12.2026` or `báo cáo.v2`: parts of a name
+# Not `số 12.2026` or `báo cáo.v2`: these are parts of a name.
+_MADE_UP = re.compile(r"(?![vV]?[0-9]+$)[A-Za-z0-9]{1,5}")
 # Never left before our extension: a system that hides those it knows would show `x.exe.pdf` as `x.exe`.
-_PROGRAMS = frozenset(
-    [
-        "7z",
-        "ade",
-        "adp",
-        "apk",
-        "app",
-        "application",
-        "appref-ms",
-        "appx",
-        "bat",
-        "chm",
-        "cmd",
-        "com",
-        "cpl",
-        "diagcab",
-        "dll",
-        "dmg",
-        "doc",
-        "docb",
-        "docm",
-        "dot",
-        "dotm",
-        "dotx",
-        "exe",
-        "gadget",
-        "hlp",
-        "hta",
-        "htm",
-        "html",
-        "inf",
-        "ins",
-        "iso",
-        "img",
-        "jar",
-        "jnlp",
-        "js",
-        "jse",
-        "library-ms",
-        "lnk",
-        "mde",
-        "mht",
-        "mhtml",
-        "msc",
-        "msh",
-        "msi",
-        "msp",
-        "mst",
-        "ocx",
-        "one",
-        "ops",
-        "pif",
-        "potm",
-        "ppam",
-        "pps",
-        "ppsm",
-        "ppt",
-        "pptm",
-        "prg",
-        "ps1",
-        "psm1",
-        "py",
-        "rar",
-        "reg",
-        "rtf",
-        "scf",
-        "scr",
-        "sct",
-        "search-ms",
-        "settingcontent-ms",
-        "sh",
-        "shb",
-        "shs",
-        "slk",
-        "svg",
-        "swf",
-        "sys",
-        "theme",
-        "url",
-        "vb",
-        "vbe",
-        "vbs",
-        "vhd",
-        "vhdx",
-        "vxd",
-        "wsc",
-        "wsf",
-        "wsh",
-        "xhtml",
-        "xlam",
-        "xll",
-        "xls",
-        "xlsb",
-        "xlsm",
-        "xlt",
-        "xltm",
-        "xps",
-        "zip",
-    ]
-)
+_PROGRAMS = """
+    7z ade adp apk app application appref-ms appx bat chm cmd com cpl diagcab dll dmg doc docb docm dot
+    dotm dotx exe gadget hlp hta htm html inf ins iso img jar jnlp js jse library-ms lnk mde mht mhtml msc
+    msh msi msp mst ocx one ops pif potm ppam pps ppsm ppt pptm prg ps1 psm1 py rar reg rtf scf scr sct
+    search-ms settingcontent-ms sh shb shs slk svg swf sys theme url vb vbe vbs vhd vhdx vxd wsc wsf wsh
+    xhtml xlam xll xls xlsb xlsm xlt xltm xps zip
+"""
 # Names of devices on Windows, with any extension.
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[0-9¹²³])\s*(\.|$)", re.IGNORECASE)
 
@@ -174,20 +79,20 @@ def named(name: str, content_type: str) -> str:
             break
         base, first = base[: found.start()].strip(". "), False
     base = base[: MOST_LETTERS - len(extension) - 1].strip(". ") or "file"
-    while (found := _LAST.search(base)) is not None and found[
-        1
-    ].lower() in _KNOWN:  # the cut may have made one
-        base = base[: found.start()].strip(". ") or "file"
+    while (found := _LAST.search(base)) is not None and found[1].lower() in _KNOWN:
+        base = base[: found.start()].strip(". ") or "file"  # the cut had made one
     return f"{'_' if _DEVICE.match(base) else ''}{base}.{extension}"
 
 
 def _bare(name: str) -> str:
     if len(name) > _LONGEST:  # its end tells more than what is between
         name = name[: _LONGEST // 2] + name[-_LONGEST // 2 :]
-    bare = nfc(name).translate(_LOOK_ALIKE).rstrip("/ ").rsplit("/", 1)[-1]
-    seen = "".join(" " if c.isspace() and c >= " " else c for c in bare if c not in _UNSEEN)
-    shown = "".join(c for c in seen if c.isprintable() and c not in _FORBIDDEN)
-    return " ".join(shown.split()).strip(". ")
+    bare = name.translate(_LOOK_ALIKE).rstrip("/ ").rsplit("/", 1)[-1]
+    return line("".join(filter(_allowed, bare))).strip(". ")
 
 
-_KNOWN = frozenset(EXTENSION.values()) | _PROGRAMS | {"jpeg", "jpe", "jfif", "heif", "sce"}
+def _allowed(letter: str) -> bool:
+    return letter >= " " and letter not in _FORBIDDEN and (letter.isprintable() or letter.isspace())
+
+
+_KNOWN = frozenset([*EXTENSION.values(), *_PROGRAMS.split(), "jpeg", "jpe", "jfif", "heif", "sce"])

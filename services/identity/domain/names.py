@@ -20,11 +20,6 @@ _MOST_WORD: Final = 40  # letters without a space
 _MOST_DIGITS: Final = 8  # in the name of an organisation: a phone number and an account have more
 _ORGANISATIONS: Final = frozenset(',&()"“”/+–')  # what is in names of organisations only
 _PUNCTUATION: Final = frozenset(" .'’ʼ‘-‐‑") | _ORGANISATIONS
-# Letters that are drawn as nothing, though Unicode calls them letters or marks.
-_UNSEEN: Final = frozenset(
-    "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
-    + "".join(map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
-)
 # "TP.HCM" and "Q.3": a dot after these is an abbreviation though no space follows.
 _ABBREVIATED: Final = re.compile(
     r"(?<!\S)(TP|TX|TT|TS|PGS|GS|ThS|BS|Q|P|H|X|KP)\.(?=[0-9A-ZĐÀ-Ỹ])(?!(?i:vn|com|net|org|info|io|me|co)\b)",
@@ -70,8 +65,8 @@ def _of(text: str, most: int, *, digits: str) -> str:
         marks = marks + 1 if kind[0] == "M" else 0
         word = 0 if letter == " " else word + 1
         letters += kind[0] == "L"
-        if letter in _UNSEEN or marks > _MOST_MARKS or word > _MOST_WORD:
-            raise Malformed("NAME_CHARACTERS", "a name has letters that can be seen, and words of them")
+        if marks > _MOST_MARKS or word > _MOST_WORD:
+            raise Malformed("NAME_CHARACTERS", "a name has words, of letters with few marks")
         if not (kind[0] in "LM" or letter in _PUNCTUATION or letter in digits):
             reason = "NAME_DIGITS" if kind[0] == "N" else "NAME_CHARACTERS"
             raise Malformed(reason, "a name has letters, spaces, apostrophes, hyphens and dots")
