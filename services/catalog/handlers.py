@@ -27,7 +27,7 @@ from catalog.domain import (
 from catalog.importer import Refused, read
 from catalog.search import Hits, Index
 from kit.auth import ANYONE, Caller, allow, official, service
-from kit.clock import VIETNAM, Clock
+from kit.clock import Clock, vietnam_day
 from kit.errors import Conflict, FieldViolation, InvalidInput, NotFound
 
 IMPORTER = "importer"
@@ -92,7 +92,7 @@ class Ports:
 
     def today(self) -> date:
         """The date in Vietnam."""
-        return self.clock().astimezone(VIETNAM).date()
+        return vietnam_day(self.clock())
 
 
 @dataclass(frozen=True)

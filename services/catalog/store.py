@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from catalog.domain import Procedure, Published
 from catalog.search import Index
 from kit import clock
-from kit.clock import VIETNAM, Clock
+from kit.clock import Clock, vietnam_day
 from kit.errors import Conflict, Unavailable
 from kit.mongo import Database, Request, Store
 from kit.mongo import Index as StoredIndex
@@ -102,7 +102,7 @@ class Freshness:
         """Reads what has changed since the last time, everything the first time and on a new day. Answers how
         many procedures were put."""
         begun = self._now()
-        today = begun.astimezone(VIETNAM).date()
+        today = vietnam_day(begun)
         everything = self._since is None or today != self._day
         since = None if everything or self._since is None else clock.to_text(self._since - _OVERLAP)
         put = 0

@@ -20,13 +20,13 @@ from dossier.domain.records import (
     Procedure,
     Step,
     TimeUnit,
-    vietnam_day,
 )
 from dossier.handlers import Account, Quote
 from kit.auth import ServiceTokens, TokenVerifier
-from kit.clock import Clock
+from kit.clock import Clock, vietnam_day
 from kit.errors import NotFound
 from kit.grpc_client import connect
+from kit.money import CURRENCY
 from kit.sessions import verifier_of
 from kit.status import answered
 from kit.tls import Files
@@ -102,7 +102,7 @@ class GrpcCatalog:
         )
         answer = await answered(self._stub.QuoteFee(asked))
         lines = [
-            FeeLine(line.name, line.amount, max(line.quantity, 1), line.currency or "VND")
+            FeeLine(line.name, line.amount, max(line.quantity, 1), line.currency or CURRENCY)
             for line in answer.lines
         ]
         return Quote(lines, answer.known, answer.refundable_on_rejection)

@@ -26,6 +26,11 @@ def now() -> datetime:
     return to_ms(datetime.now(UTC))
 
 
+def vietnam_day(instant: datetime) -> date:
+    """The calendar day in Vietnam."""
+    return instant.astimezone(VIETNAM).date()
+
+
 def to_ms(instant: datetime) -> datetime:
     """The same instant in UTC cut to milliseconds. Raises ValueError for a naive datetime."""
     if instant.tzinfo is None:

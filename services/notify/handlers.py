@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from kit.auth import CITIZEN, OFFICIAL, Caller, allow
-from kit.clock import VIETNAM, Clock, to_text
+from kit.clock import Clock, to_text, vietnam_day
 from kit.errors import InvalidInput, NotFound
 from kit.ids import derived
 from notify import texts
@@ -311,7 +311,7 @@ async def _agencies(ports: Ports, codes: Collection[str]) -> dict[str, Agency]:
 
 async def _at_desk(ports: Ports, agency: str, role: str) -> set[str]:
     desk = await ports.desks.find(desk_id(agency, role))
-    today = ports.now().astimezone(VIETNAM).date().isoformat()
+    today = vietnam_day(ports.now()).isoformat()
     return {account for account, post in desk.members.items() if post.held_on(today)} if desk else set()
 
 

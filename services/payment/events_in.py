@@ -6,6 +6,7 @@ from typing import Final
 
 from kit.consumer import Event, Subscription
 from kit.errors import InvalidInput
+from kit.money import CURRENCY
 from motcua.dossier.v1 import events_pb2 as dossier
 from payment.domain import charge
 from payment.domain.records import Line
@@ -26,7 +27,7 @@ async def _requested(ports: Ports, event: Event) -> None:
             agency=about.receiving_agency,
             lines=[Line(line.name, line.amount, max(line.quantity, 1)) for line in message.lines],
             now=ports.clock(),
-            currency=message.currency or "VND",
+            currency=message.currency or CURRENCY,
             dossier_code=about.code,
             procedure_code=about.procedure_code,
             procedure_name=about.procedure_name,

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import httpx
 
-from kit.clock import VIETNAM, Clock
+from kit.clock import Clock, vietnam_day
 from kit.errors import Unavailable
 from kit.ids import derived, uuid7
 from kit.money import CURRENCY
@@ -234,7 +234,7 @@ def _transfer(text: str, amount: Any, transaction: str, time: str, currency: str
     if not _whole(amount) or not _TRANSACTION.fullmatch(transaction):
         raise vnpay.Malformed("no whole amount, or no transaction")
     try:
-        taken_on = vnpay.from_stamp(time).astimezone(VIETNAM).date().isoformat()
+        taken_on = vietnam_day(vnpay.from_stamp(time)).isoformat()
     except vnpay.Malformed:
         taken_on = ""
     return Report(

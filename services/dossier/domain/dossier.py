@@ -29,10 +29,10 @@ from dossier.domain.records import (
     apology_deadline,
     rules_on,
     timeliness,
-    vietnam_day,
 )
 from dossier.domain.route import Move, Route
 from dossier.domain.states import RUNNING, TERMINAL, TICKING, Action, Edge, Party, State, actions, step
+from kit.clock import vietnam_day
 from kit.errors import Conflict, DomainError, FailedPrecondition, FieldViolation, InvalidInput
 from kit.money import wrong_items
 from kit.text import identifier, typed

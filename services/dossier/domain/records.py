@@ -6,7 +6,8 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 from dossier.domain.states import Action, Party, State
-from kit.clock import VIETNAM
+from kit.clock import VIETNAM, vietnam_day
+from kit.money import CURRENCY
 
 
 class Channel(IntEnum):
@@ -212,7 +213,7 @@ class FeeLine:
     name: str
     amount: int
     quantity: int = 1
-    currency: str = "VND"
+    currency: str = CURRENCY
 
 
 @dataclass
@@ -253,11 +254,6 @@ class Happened:
     agency: str
     at: datetime
     detail: dict[str, str] = field(default_factory=dict)
-
-
-def vietnam_day(at: datetime) -> date:
-    """The calendar day in Vietnam."""
-    return at.astimezone(VIETNAM).date()
 
 
 def vietnam_midnight(day: date) -> datetime:

@@ -11,7 +11,6 @@ from dossier.domain.records import (
     Actor,
     Limit,
     TimeUnit,
-    vietnam_day,
     vietnam_midnight,
 )
 from dossier.domain.states import Party
@@ -19,6 +18,7 @@ from dossier.handlers import Ports
 from dossier.handlers.common import settle, step_due_of
 from dossier.handlers.records import keep_sights
 from kit.auth import Caller, allow, service
+from kit.clock import vietnam_day
 
 _MORNING = timedelta(hours=8)  # a moment of a working day before which nothing is late
 

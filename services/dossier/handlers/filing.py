@@ -22,13 +22,13 @@ from dossier.domain.records import (
     Procedure,
     TimeUnit,
     rules_on,
-    vietnam_day,
 )
 from dossier.domain.states import Action
 from dossier.handlers import Ports, words
 from dossier.handlers.common import act, due_of, not_verified, settle, step_due_of, wrong
 from dossier.handlers.sight import View, actor, open_dossier, speaks_for
 from kit.auth import CITIZEN, Caller, allow, official
+from kit.clock import vietnam_day
 from kit.errors import (
     FailedPrecondition,
     FieldViolation,

@@ -33,7 +33,7 @@ from kit.errors import (
     FailedPrecondition,
 )
 from kit.ids import derived
-from kit.money import MOST, MOST_LINES, MOST_UNITS
+from kit.money import CURRENCY, LONGEST_NAME, MOST, MOST_LINES, MOST_UNITS
 
 
 @allow(official("reception"))
@@ -315,12 +315,14 @@ async def hand_over_result(
 
 
 def _checked_line(line: FeeLine) -> FeeLine:
-    if line.currency not in ("", "VND"):
-        raise wrong("lines", "BAD_CURRENCY", "fees are in VND")
+    if line.currency not in ("", CURRENCY):
+        raise wrong("lines", "BAD_CURRENCY", f"fees are in {CURRENCY}")
     if line.amount <= 0 or line.quantity < 0:
         raise wrong("lines", "BAD_AMOUNT", "an amount is a positive number of đồng")
     if line.amount > MOST:
         raise wrong("lines", "AMOUNT_TOO_LARGE", f"at most {MOST} đồng")
     if line.quantity > MOST_UNITS:
         raise wrong("lines", "OUT_OF_RANGE", f"a quantity is 1 to {MOST_UNITS}")
-    return FeeLine(words("lines.name", line.name, required=True, limit=200), line.amount, line.quantity or 1)
+    return FeeLine(
+        words("lines.name", line.name, required=True, limit=LONGEST_NAME), line.amount, line.quantity or 1
+    )

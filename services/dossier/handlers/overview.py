@@ -14,14 +14,13 @@ from dossier.domain.records import (
     Limit,
     Timeliness,
     TimeUnit,
-    vietnam_day,
     vietnam_midnight,
 )
 from dossier.domain.states import PAUSED, TERMINAL, TICKING, WORK, State
 from dossier.handlers import Ports, agencies_of
 from dossier.handlers.sight import View, actor, hidden, look, open_dossier, speaks_for
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, service
-from kit.clock import to_text
+from kit.clock import to_text, vietnam_day
 from kit.errors import FieldViolation, Forbidden, InvalidInput, NotFound
 
 NEVER = "9999-12-31T23:59:59.999Z"  # what lists hold for a time that has not come: it sorts last

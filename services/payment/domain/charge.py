@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from kit.clock import to_text
+from kit.clock import to_text, vietnam_day
 from kit.errors import FailedPrecondition, InvalidInput, NotFound
 from kit.money import CURRENCY, MOST, is_amount, wrong_items
 from payment.domain.lifecycle import (
@@ -35,7 +35,7 @@ from payment.domain.lifecycle import (
     ReviewReason,
     Said,
 )
-from payment.domain.records import Entry, Line, Payment, Refund, Report, Review, vietnam_day
+from payment.domain.records import Entry, Line, Payment, Refund, Report, Review
 
 MOST_BEGUN: Final = 50
 # A gateway closes its page itself; a code, once saved as a picture, may be paid any time that day.
@@ -61,7 +61,7 @@ class Charge:
     procedure_code: str = ""
     procedure_name: str = ""
     agencies: list[str] = field(default_factory=list)  # whose officials may see it
-    currency: str = "VND"
+    currency: str = CURRENCY
     refundable_on_rejection: bool = False
     reference: str = ""
     state: ChargeState = ChargeState.DUE
@@ -204,7 +204,7 @@ class Charge:
                 amount or claimed,
                 chosen.code,
                 review.transaction,
-                review.taken_on or vietnam_day(now),
+                review.taken_on or vietnam_day(now).isoformat(),
             )
             self._receive(chosen, report, now=now)
         elif chosen.state is PaymentState.SUSPECT:
@@ -412,8 +412,8 @@ class Charge:
         settled = payment.state not in UNSETTLED
         paid = report.result is Result.PAID and not settled
         number = report.transaction.strip("0")
-        earliest = vietnam_day(self.created_at - timedelta(days=1))
-        latest = vietnam_day(now + timedelta(days=1))
+        earliest = vietnam_day(self.created_at - timedelta(days=1)).isoformat()
+        latest = vietnam_day(now + timedelta(days=1)).isoformat()
         another = settled and number != "" and report.transaction != payment.gateway_transaction
         found = {
             ReviewReason.AMOUNT: differs,
@@ -460,7 +460,7 @@ def create(
     agency: str,
     lines: list[Line],
     now: datetime,
-    currency: str = "VND",
+    currency: str = CURRENCY,
     dossier_code: str = "",
     procedure_code: str = "",
     procedure_name: str = "",

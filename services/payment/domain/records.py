@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from kit.clock import VIETNAM
+from kit.clock import vietnam_day
 from kit.money import CURRENCY
 from payment.domain.lifecycle import Account, Method, PaymentState, Result
 
@@ -70,7 +70,7 @@ class Review:
     @property
     def day(self) -> str:
         """The ISO date in Vietnam under which reconciliation shows it."""
-        return self.taken_on or vietnam_day(self.at)
+        return self.taken_on or vietnam_day(self.at).isoformat()
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Payment:
         """
         if not self.received:
             return ""
-        return self.taken_on or (vietnam_day(self.paid_at) if self.paid_at else "")
+        return self.taken_on or (vietnam_day(self.paid_at).isoformat() if self.paid_at else "")
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,3 @@ class Report:
     taken_on: str = ""
     currency: str = CURRENCY
     repeated: bool = False  # some of its parameters came more than once
-
-
-def vietnam_day(at: datetime) -> str:
-    """The ISO date in Vietnam of an instant."""
-    return at.astimezone(VIETNAM).date().isoformat()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from kit.auth import Caller, allow, official, service
-from kit.clock import VIETNAM
+from kit.clock import vietnam_day
 from kit.errors import FieldViolation, InvalidInput
 from payment.domain.lifecycle import Method, PaymentState
 from payment.domain.records import Payment, Review
@@ -41,7 +41,7 @@ async def reconcile(ports: Ports, caller: Caller, *, day: str) -> Reconciliation
         on = date.fromisoformat(day)
     except ValueError:
         raise InvalidInput(violations=[FieldViolation("date", "NOT_A_DATE", "YYYY-MM-DD")]) from None
-    if on > ports.clock().astimezone(VIETNAM).date():
+    if on > vietnam_day(ports.clock()):
         raise InvalidInput(violations=[FieldViolation("date", "IN_THE_FUTURE", "not there yet")])
     theirs: dict[Key, list[StatementLine]] = defaultdict(list)
     for method in Method:

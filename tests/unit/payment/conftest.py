@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from kit.clock import vietnam_day
 from kit.errors import Conflict, NotFound, Unavailable
 from payment import vnpay
 from payment.domain.charge import Charge, create
 from payment.domain.lifecycle import Method, Result
 from payment.domain.receipts import Book, Receipt
-from payment.domain.records import Line, Payment, Report, vietnam_day
+from payment.domain.records import Line, Payment, Report
 from payment.handlers import Begun, Ports, StatementLine
 from payment.vnpay import RefundAnswer
 
@@ -266,7 +267,14 @@ class World:
             Method.VNPAY, payment=f"payment-{id}", now=self.now, ask_after=timedelta(minutes=2)
         )
         charge.report(
-            Report(payment.reference, Result.PAID, charge.amount, "00", f"T-{id}", vietnam_day(self.now)),
+            Report(
+                payment.reference,
+                Result.PAID,
+                charge.amount,
+                "00",
+                f"T-{id}",
+                vietnam_day(self.now).isoformat(),
+            ),
             now=self.now,
         )
         self.charges._keep(charge)
