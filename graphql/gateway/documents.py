@@ -14,6 +14,7 @@ import orjson
 from graphql import (
     DocumentNode,
     FieldNode,
+    FloatValueNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
@@ -39,6 +40,8 @@ _TOKEN = 100  # characters that count as one more token: long texts and comments
 _MOST = 2**31  # an Int is below
 _INTROSPECTION = {"__schema": 5000, "__type": 500}  # what they cost: the whole schema is a lot to answer
 _INTROSPECTION_DEPTH = 20  # levels that asking for the whole schema takes, with room
+_MOST_DIGITS = 400  # of a number: a double has 309 before its point, and Python reads none beyond 4300
+_LONG_NUMBER = re.compile(rf"[0-9]{{{_MOST_DIGITS // 4}}}")  # of whatever is longer, some part is
 _PAIRS = 5000  # pairs of fields in one place of the answer, which validation compares one by one
 
 
@@ -161,6 +164,8 @@ class Documents:
             raise Refused(error) from None
         except RecursionError:
             raise Refused(_error("The document nests too deeply.", "TOO_DEEP")) from None
+        if _LONG_NUMBER.search(text) and _long_numbers(document):
+            raise Refused(_error(f"A number has at most {_MOST_DIGITS} digits.", "OUT_OF_RANGE"))
         aliases = text.count(":") and _aliases(document)
         if aliases > self._limits.aliases:
             told = f"More than {self._limits.aliases} aliases."
@@ -292,6 +297,21 @@ def _collected(
                 if selection.name.value in fragments:  # validation tells of one that is not
                     waiting.append(fragments[selection.name.value].selection_set)
     return fields, seen
+
+
+def _long_numbers(document: DocumentNode) -> bool:
+    class Look(Visitor):
+        found = False
+
+        def enter_int_value(self, node: IntValueNode, *_: Any) -> None:
+            self.found |= len(node.value) > _MOST_DIGITS
+
+        def enter_float_value(self, node: FloatValueNode, *_: Any) -> None:
+            self.found |= len(node.value) > _MOST_DIGITS
+
+    look = Look()
+    visit(document, look)
+    return look.found
 
 
 def _aliases(document: DocumentNode) -> int:
