@@ -28,7 +28,7 @@ MOST_VERSIONS = 200
 
 
 class Trust(IntEnum):
-    """Best first, as DOMAIN.md orders them."""
+    """Best first."""
 
     SIGNED_ORIGINAL = 1
     CERTIFIED_COPY = 2

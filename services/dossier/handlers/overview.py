@@ -49,7 +49,7 @@ class Due(IntEnum):
 
 @dataclass
 class Statistics:
-    """Counts of a period, as DOMAIN.md groups them. Carried over and newly received together are what was
+    """Counts of a period. Carried over and newly received together are what was
     handled, is in process and is paused."""
 
     carried_over: int = 0
