@@ -121,7 +121,11 @@ def problem(error: DomainError, locale: str) -> Problem | None:
 def violations(error: errors.InvalidInput, locale: str) -> list[Violation]:
     """What is wrong, with the API's names and in the caller's language."""
     return [
-        Violation(api_field(v.field), v.reason, text(v.reason, locale, kind="FIELD"))
+        Violation(
+            api_field(v.field),
+            v.reason,
+            text(v.reason, locale, error.metadata if v.reason == error.reason else None, kind="FIELD"),
+        )
         for v in error.violations
     ]
 

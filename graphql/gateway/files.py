@@ -105,7 +105,8 @@ class Files:
         if size is None:
             return Response("Upload-Length is needed", 400)
         if size > self._settings.max_upload_bytes:
-            return Response("too long", 413)
+            most = self._settings.max_upload_bytes
+            return Response(f"Upload-Length is more than the {most} bytes of Tus-Max-Size", 413)
         given = _metadata(",".join(request.headers.getlist("upload-metadata")))
         if given is None:
             return Response("Upload-Metadata cannot be read", 400)

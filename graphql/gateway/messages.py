@@ -272,7 +272,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "NAME_ADDRESS": ("Tên không chứa đường dẫn hay địa chỉ.", "A name holds no link or address."),
     "NAME_CHARACTERS": ("Tên có ký tự không hợp lệ.", "The name has characters no name has."),
-    "PASSWORD_LENGTH": ("Mật khẩu quá ngắn hoặc quá dài.", "The password is too short or too long."),
+    "PASSWORD_LENGTH": (
+        "Mật khẩu có từ 10 đến 128 ký tự.",
+        "A password has 10 to 128 characters.",
+    ),
     "PASSWORD_COMMON": ("Mật khẩu quá phổ biến.", "The password is too common."),
     "PASSWORD_IS_IDENTIFIER": (
         "Mật khẩu không được giống thông tin tài khoản.",
@@ -550,6 +553,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
 }
 
 
+_UNCLEAR = ("không rõ", "unknown")
+
+
 class _Given(dict[str, str]):
     def __missing__(self, key: str) -> str:
         return "…"
@@ -558,4 +564,7 @@ class _Given(dict[str, str]):
 def text(reason: str, locale: str, metadata: Mapping[str, str] | None = None, *, kind: str = "") -> str:
     """The message of a reason in `vi` or `en`, or that of its `kind` when the reason is not known."""
     pair = MESSAGES.get(reason) or _KINDS.get(kind) or _KINDS["WRONG_STATE"]
-    return pair[locale == "en"].format_map(_Given(metadata or {}))
+    given = {
+        name: _UNCLEAR[locale == "en"] if value == "?" else value for name, value in (metadata or {}).items()
+    }
+    return pair[locale == "en"].format_map(_Given(given))

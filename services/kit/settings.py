@@ -22,7 +22,8 @@ class CannotStart(Exception):
 def wrong(error: ValidationError) -> str:
     """What is wrong with which settings, in one line without their values."""
     return "; ".join(
-        ": ".join([*(str(part).upper() for part in e["loc"][:1]), e["msg"]]) for e in error.errors()
+        ": ".join([*(str(part).upper() for part in e["loc"][:1]), e["msg"].removeprefix("Value error, ")])
+        for e in error.errors()
     )
 
 

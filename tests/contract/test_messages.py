@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
+import pytest
+
+from gateway.errors import ValidationProblem, problem
 from gateway.messages import MESSAGES, text
+from identity.domain.passwords import LONGEST, SHORTEST
+from kit.errors import FieldViolation, InvalidInput
 
 ROOT = Path(__file__).parents[2]
 # What a message may repeat: never what somebody else typed.
@@ -58,3 +63,26 @@ def test_messages_are_in_two_different_languages_and_name_nothing_unsafe() -> No
 def test_a_reason_nobody_translated_is_told_by_its_kind() -> None:
     assert text("SOMETHING_NEW", "vi", kind="FORBIDDEN") == "Bạn không có quyền làm việc này."
     assert text("SOMETHING_NEW", "en", kind="FORBIDDEN") == "You may not do this."
+
+
+def test_what_was_found_is_told_at_the_field_too() -> None:
+    refused = InvalidInput(
+        "UNSUPPORTED_TYPE",
+        violations=[FieldViolation("content", "UNSUPPORTED_TYPE")],
+        found="EXE",
+        taken="PDF",
+    )
+    told = problem(refused, "en")
+    assert isinstance(told, ValidationProblem)
+    assert told.violations[0].message == told.message
+    assert "EXE" in told.message
+
+
+@pytest.mark.parametrize(("locale", "words"), [("vi", "không rõ"), ("en", "unknown")])
+def test_what_nobody_recognised_has_words(locale: str, words: str) -> None:
+    assert words in text("UNSUPPORTED_TYPE", locale, {"found": "?", "taken": "PDF"})
+
+
+@pytest.mark.parametrize("locale", ["vi", "en"])
+def test_a_refused_password_is_told_how_long_it_has_to_be(locale: str) -> None:
+    assert {str(SHORTEST), str(LONGEST)} <= set(text("PASSWORD_LENGTH", locale).split())
