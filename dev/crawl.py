@@ -102,7 +102,8 @@ def main(argv: list[str]) -> int:
         found = list(readings(asked.file))
         sample = draw(found, asked.sample, asked.seed)
     except (OSError, ValueError) as error:
-        print(f"crawl: {error}", file=sys.stderr)
+        missing = isinstance(error, FileNotFoundError)
+        print(f"crawl: {f'there is no file {asked.file}' if missing else error}", file=sys.stderr)
         return 2
     console.print(overview(found))
     if sample:

@@ -8,7 +8,7 @@ make dead ARGS="replay 3 4"      announces these again and takes them off the li
 import os
 import sys
 
-from dev.stack import find
+from dev.stack import data_folder, find
 from kit import dead
 
 
@@ -18,7 +18,8 @@ def main() -> None:
     if running:
         os.environ["NATS_URL"] = running.nats
     elif "NATS_URL" not in os.environ:
-        print("dead: no stack runs here and NATS_URL is not set", file=sys.stderr)
+        where = f"{data_folder()} (DATA_DIR names another)"
+        print(f"dead: no stack runs on {where}, and NATS_URL is not set", file=sys.stderr)
         sys.exit(2)
     sys.argv[1:] = sys.argv[1:] or ["list"]
     dead.main()

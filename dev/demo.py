@@ -55,7 +55,9 @@ async def demo(console: Console, where: Addresses | None = None) -> int:
         console.print(f"on {'' if where else 'the running stack at '}{running.graphql}")
         return await tell(console, running)
     with tempfile.TemporaryDirectory(prefix="motcua-") as folder:
-        console.print("no stack runs here; starting one for the demo")
+        console.print(
+            f"no stack runs on {stack.data_folder()} (DATA_DIR names another); starting one for the demo"
+        )
         async with stack.Stack(private(Path(folder), os.environ), console.print) as own:
             return await tell(console, own.addresses)
 

@@ -33,7 +33,9 @@ def main(argv: list[str]) -> int:
         running = find()
         if running:
             return load(argv, loader_environment(data_folder(), running))
-        print(f"import: no stack runs here; starting the catalogue on {data_folder()}")
+        print(
+            f"import: no stack runs on {data_folder()} (DATA_DIR names another); starting the catalogue there"
+        )
         return asyncio.run(load_alone(argv, private(data_folder())))
     except (Problem, PartFailed) as problem:
         print(f"import: {problem}", file=sys.stderr)

@@ -9,6 +9,7 @@ nothing. A function with parameters proves it when one of its cases does.
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -122,20 +123,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("base", help="the commit before the change")
     parser.add_argument("--only", default="", help="numbers that begin so, such as 9. or 9.12")
     asked = parser.parse_args(argv)
-    files = marked(ROOT / "tests")
+    files = [file for file in marked(ROOT / "tests") if f'"{asked.only}' in (ROOT / file).read_text()]
+    if not files:
+        print(f'proof: no test has the mark {MARK}"{asked.only}…")', file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="proof-") as folder:
         scratch = Path(folder)
         try:
             there = prepare(asked.base, scratch)
         except subprocess.CalledProcessError as error:
-            print(f"proof: no worktree of {asked.base}: {error}", file=sys.stderr)
+            print(f"proof: {shlex.join(map(str, error.cmd))} failed, see above", file=sys.stderr)
             return 2
         try:
             before: list[Outcome] = []
             now: list[Outcome] = []
             for file in track(files, "proving"):
-                if asked.only and f'"{asked.only}' not in (ROOT / file).read_text():
-                    continue
                 target = there / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / file, target)

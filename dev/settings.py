@@ -99,7 +99,9 @@ def main() -> int:
                 if issubclass(cls, Settings)
                 else set()
             )
-            console.print(table(part, settings(cls, frozenset(same))))
+            rows = settings(cls, frozenset(same))
+            if rows:
+                console.print(table(f"{part}: {(cls.__doc__ or '').partition(chr(10))[0]}", rows))
     return 0
 
 

@@ -11,6 +11,7 @@ line that says what is wrong; then it has to be run again, and no service of thi
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import time
@@ -167,7 +168,12 @@ async def prepare(settings: Settings, say: Callable[[str], None] = print) -> Non
 
 
 def main() -> NoReturn:
-    """The command line."""
+    """The command line, which has no arguments: whoever asks for help, or mistypes, changes nothing."""
+    argparse.ArgumentParser(
+        prog="python -m ops.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     try:
         settings = PrepareSettings()
         telemetry.setup(settings, "prepare")

@@ -277,7 +277,11 @@ async def run(minutes: float, seed: int, console: Console) -> int:
 
 def main() -> int:
     """Entry of `make fuzz`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="make fuzz",
+        usage='make fuzz ARGS="[--minutes N] [--seed N]"',
+        description=(__doc__ or "").splitlines()[0],
+    )
     parser.add_argument("--minutes", type=float, default=5.0, help="how long")
     parser.add_argument("--seed", type=int, default=1, help="plays the same requests again, as far as ids go")
     arguments = parser.parse_args()

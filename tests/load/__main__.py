@@ -53,7 +53,11 @@ SUBMIT = """mutation ($input: SubmitDossierInput!) { submitDossier(input: $input
 
 def main() -> int:
     """Entry of `make load`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="make load",
+        usage='make load ARGS="[--clients 1,16] [--seconds N]"',
+        description=(__doc__ or "").splitlines()[0],
+    )
     parser.add_argument("--clients", default="1,16", help="how many at once, by commas")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
     arguments = parser.parse_args()

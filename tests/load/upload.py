@@ -332,7 +332,11 @@ def show(console: Console, report: Report, growth: int) -> None:
 
 def main() -> int:
     """Entry of `make upload-test`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="make upload-test",
+        usage='make upload-test ARGS="[--megabytes N] [--growth N]"',
+        description=(__doc__ or "").splitlines()[0],
+    )
     parser.add_argument("--megabytes", type=int, default=200, help="size of the file")
     parser.add_argument("--growth", type=int, default=64, help="megabytes that a process may grow by")
     arguments = parser.parse_args()
