@@ -616,12 +616,12 @@ async def delegate_and_withdraw(scene: Scene) -> None:
     """An lets Bình see her dossiers and takes it back; Bình files a dossier of his own and withdraws it."""
     an, binh = scene.an, scene.binh
     async with scene.diary.step(an, "ủy quyền cho Bình xem hồ sơ, rồi thu hồi") as sees:
-        phone = (await binh.ask("{ viewer { phone } }"))["viewer"]["phone"]
+        number = (await binh.ask("{ viewer { citizenNumber } }"))["viewer"]["citizenNumber"]
         delegation = await an.do(
             "grantDelegation",
             "Delegation",
             "id",
-            delegateIdentifier=phone,
+            delegateIdentifier=number,
             scopes=["READ"],
             expireTime=(datetime.now(VIETNAM) + timedelta(days=7)).isoformat(),
         )

@@ -284,6 +284,23 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "PASSWORD_UNCHANGED": ("Mật khẩu mới phải khác mật khẩu hiện tại.", "It is your present password."),
     "CURRENT_PASSWORD_REQUIRED": ("Cần nhập mật khẩu hiện tại.", "Your present password is needed."),
     "FRESH_SIGN_IN_REQUIRED": ("Hãy đăng nhập lại rồi thử lại.", "Please sign in again first."),
+    "RESET_LINK_INVALID": (
+        "Liên kết không đúng, đã dùng hoặc hết hạn; hãy yêu cầu liên kết mới.",
+        "The link is wrong, was used or is too old; ask for a new one.",
+    ),
+    "CONTACT_CODE_WRONG": (
+        "Mã hoặc liên kết không đúng, đã dùng hoặc hết hạn; hãy yêu cầu lại.",
+        "The code or link is wrong, was used or is too old; ask for a new one.",
+    ),
+    "CONTACT_TAKEN": (
+        "Địa chỉ e-mail hoặc số điện thoại này đã được xác nhận cho một tài khoản khác.",
+        "Another account has verified this e-mail or phone.",
+    ),
+    "CONTACT_MISSING": (
+        "Tài khoản chưa có địa chỉ e-mail hoặc số điện thoại này.",
+        "The account has no such e-mail or phone yet.",
+    ),
+    "NOTHING_ASKED": ("Không có yêu cầu nào đang chờ.", "Nothing has been asked for."),
     "CURRENT_PASSWORD_WRONG": ("Mật khẩu hiện tại không đúng.", "Not your present password."),
     "CONTACT_REQUIRED": ("Cần có số điện thoại hoặc e-mail.", "A phone number or e-mail is needed."),
     "LOCALE_UNKNOWN": ("Ngôn ngữ là vi hoặc en.", "The language is vi or en."),

@@ -20,6 +20,7 @@ from identity.domain.accounts import Kind
 from identity.domain.agencies import Level
 from identity.domain.sessions import Limits
 from identity.grpc_api import IdentityApi
+from identity.handlers import later
 from identity.handlers.ports import Ports
 from identity.oidc import Client, OpenIdProvider
 from identity.passwords import Passwords
@@ -28,6 +29,7 @@ from identity.store import (
     Devices,
     Limit,
     Names,
+    OneTimes,
     SignIns,
     account_store,
     agency_store,
@@ -81,6 +83,9 @@ class IdentitySettings(Settings):
     )
     sign_up_tries_address: int = Field(
         default=100, ge=1, description="sign-ups from an address in 15 minutes"
+    )
+    recovery_tries_address: int = Field(
+        default=30, ge=1, description="links to set a new password asked for from an address in 15 minutes"
     )
     citizen_session_idle: float = Field(
         default=7 * 86400, gt=0, description="seconds a citizen may stay away"
@@ -167,6 +172,11 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
             "change-password": Limit(settings.sign_in_tries, _WINDOW),
             "change-contact": Limit(10, _WINDOW),
             "contact-used": Limit(1, _DAY),
+            "reset-address": Limit(settings.recovery_tries_address, _WINDOW),
+            "reset-try": Limit(settings.sign_in_tries_address, _WINDOW),
+            "reset-account": Limit(3, _WINDOW),
+            "verify-contact": Limit(10, _DAY),
+            "verify-address": Limit(10, _DAY),
             "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
             "oidc": Limit(settings.sign_in_tries_address, _WINDOW),
             "delegate": Limit(30, _WINDOW),
@@ -174,7 +184,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         },
         now,
     )
-    devices = Devices(database, now)
+    devices, one_times = Devices(database, now), OneTimes(database, now)
     citizens = Limits(
         timedelta(seconds=settings.citizen_session_idle), timedelta(seconds=settings.citizen_session_longest)
     )
@@ -198,6 +208,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         ended=lambda since: ended_since(database, since),
         service_secrets=secrets,
         sign_ins=sign_ins,
+        one_times=one_times,
         provider=provider,
     )
 
@@ -226,6 +237,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
             await asyncio.sleep(_SWEEP)
 
     async def close() -> None:
+        await later.finish()
         passwords.close()
         if provider is not None:
             await provider.http.aclose()
@@ -237,7 +249,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         database=database,
         stores=[accounts, agencies, sessions, delegations],
         tasks=[sweep],
-        opening=[attempts.prepare, devices.prepare, sign_ins.prepare, load_seed],
+        opening=[attempts.prepare, devices.prepare, sign_ins.prepare, one_times.prepare, load_seed],
         closing=[close],
         verifier=TokenVerifier(own_keys, EndedSessions(own_ended)),
     )

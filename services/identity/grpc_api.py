@@ -10,17 +10,19 @@ from google.protobuf.message import Message
 from identity.domain.accounts import Account
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import hints_on
-from identity.handlers import accounts, agencies, delegations, oidc, proving, sessions
+from identity.handlers import accounts, agencies, delegations, oidc, proving, recovery, sessions
 from identity.handlers.ports import Ports
 from identity.handlers.sessions import SignedIn
 from identity.messages import (
     account_message,
     agency_message,
+    contact_of,
     delegation_message,
     instant,
     kind_of,
     level_of,
     papers_of,
+    purpose_of,
     scope_of,
     status_of,
     timestamp,
@@ -243,6 +245,55 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             request=_repeatable(request),
         )
         return pb.ChangePasswordResponse(account=_seen(account))
+
+    async def RequestPasswordReset(
+        self, request: pb.RequestPasswordResetRequest, context: Any
+    ) -> pb.RequestPasswordResetResponse:
+        await recovery.request_password_reset(
+            self._ports,
+            current_caller(),
+            identifier=request.identifier,
+            client_address=request.client_address,
+        )
+        return pb.RequestPasswordResetResponse()
+
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Any) -> pb.ResetPasswordResponse:
+        _, device_token = await recovery.reset_password(
+            self._ports,
+            current_caller(),
+            token=request.token,
+            new_password=request.new_password,
+            client_address=request.client_address,
+        )
+        return pb.ResetPasswordResponse(device_token=device_token)
+
+    async def RequestContactVerification(
+        self, request: pb.RequestContactVerificationRequest, context: Any
+    ) -> pb.RequestContactVerificationResponse:
+        account = await recovery.request_contact_verification(
+            self._ports, current_caller(), contact=contact_of(request.contact)
+        )
+        return pb.RequestContactVerificationResponse(account=_seen(account))
+
+    async def VerifyContact(self, request: pb.VerifyContactRequest, context: Any) -> pb.VerifyContactResponse:
+        account = await recovery.verify_contact(
+            self._ports, current_caller(), contact=contact_of(request.contact), secret=request.secret
+        )
+        return pb.VerifyContactResponse(account=_seen(account))
+
+    async def IssueOneTimeSecret(
+        self, request: pb.IssueOneTimeSecretRequest, context: Any
+    ) -> pb.IssueOneTimeSecretResponse:
+        issued = await recovery.issue_one_time_secret(
+            self._ports,
+            current_caller(),
+            account_id=request.account_id,
+            purpose=purpose_of(request.purpose),
+            contact=contact_of(request.contact),
+        )
+        return pb.IssueOneTimeSecretResponse(
+            address=issued.address, secret=issued.secret, expire_time=timestamp(issued.expires)
+        )
 
     async def SetAccountStatus(
         self, request: pb.SetAccountStatusRequest, context: Any

@@ -11,6 +11,7 @@ from identity.domain import proof
 from identity.domain.accounts import Account, Kind, RoleGrant, Status
 from identity.domain.agencies import Agency, Level
 from identity.domain.delegations import Delegation, Scope, State
+from identity.domain.one_time import Purpose
 from kit.clock import VIETNAM, now, to_ms
 from kit.errors import FieldViolation, InvalidInput
 from kit.mongo import etag
@@ -52,6 +53,12 @@ _PROOFS = {
     proof.PROVIDER: pb.PROOF_KIND_PROVIDER,
     proof.DEMO: pb.PROOF_KIND_DEMO,
 }
+_PURPOSES = {
+    Purpose.RECOVER: pb.ONE_TIME_PURPOSE_RESET_PASSWORD,
+    Purpose.VERIFY_EMAIL: pb.ONE_TIME_PURPOSE_VERIFY_EMAIL,
+    Purpose.VERIFY_PHONE: pb.ONE_TIME_PURPOSE_VERIFY_PHONE,
+}
+_CONTACTS: dict[int, str] = {pb.CONTACT_KIND_EMAIL: "email", pb.CONTACT_KIND_PHONE: "phone"}
 _PAPERS = {
     pb.PAPER_KIND_CITIZEN_CARD: "citizen_card",
     pb.PAPER_KIND_ELECTRONIC_IDENTITY: "electronic_identity",
@@ -63,6 +70,7 @@ _PAPERS = {
     pb.PAPER_KIND_OTHER: "other",
 }
 _PAPER_OUT = {name: value for value, name in _PAPERS.items()}
+_PURPOSE_OF = {value: purpose for purpose, value in _PURPOSES.items()}
 _KIND_OF = {value: kind for kind, value in _KINDS.items()}
 _STATUS_OF = {value: status for status, value in _STATUSES.items()}
 _LEVEL_OF = {value: level for level, value in _LEVELS.items()}
@@ -89,6 +97,8 @@ def account_message(account: Account) -> pb.Account:
         verified=account.verified,
         proof=_proof_message(account.proof),
         detach_time=timestamp(account.detached) if account.detached else None,
+        email_verified=account.email_verified,
+        phone_verified=account.phone_verified,
     )
 
 
@@ -187,6 +197,21 @@ def instant(message: Timestamp) -> datetime:
         return to_ms(message.ToDatetime(UTC))
     except (ValueError, OverflowError):
         raise InvalidInput(violations=[FieldViolation("expire_time", "TIME_OUT_OF_RANGE")]) from None
+
+
+def purpose_message(purpose: Purpose) -> pb.OneTimePurpose.ValueType:
+    """What a secret that serves once is for."""
+    return _PURPOSES[purpose]
+
+
+def purpose_of(value: pb.OneTimePurpose.ValueType) -> Purpose | None:
+    """The purpose that the enum names; None for unspecified or unknown."""
+    return _PURPOSE_OF.get(value)
+
+
+def contact_of(value: pb.ContactKind.ValueType) -> str:
+    """`email` or `phone`; empty for unspecified or unknown."""
+    return _CONTACTS.get(value, "")
 
 
 def kind_of(value: pb.AccountKind.ValueType) -> Kind | None:

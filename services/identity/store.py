@@ -18,6 +18,7 @@ from identity.domain.accounts import Account
 from identity.domain.agencies import Agency
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import Identifier
+from identity.domain.one_time import OneTime, Purpose
 from identity.domain.sessions import Session
 from identity.handlers.ports import Ended, PendingSignIn
 from identity.messages import (
@@ -25,6 +26,7 @@ from identity.messages import (
     delegation_message,
     kind_message,
     proof_kind_message,
+    purpose_message,
     role_messages,
     timestamp,
 )
@@ -57,12 +59,8 @@ def account_store(database: Database) -> Store[Account]:
             "ended_at": to_text(account.ended) if account.ended else "",
             "epoch": account.epoch,
             "kept_session": account.kept_session,
-            "unheld_phone": account.unheld_key("phone"),
-            "unheld_email": account.unheld_key("email"),
         },
         indexes=[
-            Index("unheld_phone", "created"),
-            Index("unheld_email", "created"),
             Index("claim", "created"),
             Index("ended_at"),
         ],
@@ -385,6 +383,68 @@ class SignIns:
         return from_plain(PendingSignIn, found["value"]) if gone.deleted_count == 1 else None
 
 
+@dataclass(frozen=True)
+class OneTimes:
+    """Secrets that serve once: one document each, `{_id: key, value, account, purpose, expires}`."""
+
+    database: Database
+    clock: Clock
+
+    @property
+    def _collection(self) -> Collection:
+        return self.database["one_times"]
+
+    async def prepare(self) -> None:
+        """Makes the indexes by which they expire and are forgotten."""
+        expiry = IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=0)
+        account = IndexModel([("account", ASCENDING)], name="account")
+        await patiently(lambda: self._collection.create_indexes([expiry, account]))
+
+    async def keep(self, key: str, value: OneTime) -> None:
+        """Keeps it until it expires, in place of what has the key."""
+        wanted = self._document(key, value)
+        if not (await patiently(lambda: self._collection.replace_one({"_id": key}, wanted))).matched_count:
+            with contextlib.suppress(DuplicateKeyError):  # somebody asked twice at once
+                await patiently(lambda: self._collection.insert_one(wanted))
+
+    async def find(self, key: str) -> OneTime | None:
+        """What was kept and has not expired."""
+        found = await patiently(lambda: self._collection.find_one({"_id": key}))
+        value = from_plain(OneTime, found["value"]) if found else None
+        return value if value is not None and value.expires > self.clock() else None
+
+    async def swap(self, key: str, held: OneTime, value: OneTime) -> bool:
+        """Replaces what was read; False when it is another one by now."""
+        before = {"_id": key, "hash": held.hash, "tries": held.tries}
+        wanted = self._document(key, value)
+        return bool((await patiently(lambda: self._collection.replace_one(before, wanted))).matched_count)
+
+    async def take(self, key: str) -> OneTime | None:
+        """What was kept, for one caller once; after a broken connection perhaps for none."""
+        found = await self.find(key)
+        if found is None:
+            return None
+        gone = await patiently(lambda: self._collection.delete_one({"_id": key}))
+        return found if gone.deleted_count == 1 else None
+
+    async def forget(self, account: str, purpose: Purpose) -> None:
+        """None of the account's for that purpose serves any more."""
+        own = {"account": account, "purpose": purpose.value}
+        await patiently(lambda: self._collection.delete_many(own))
+
+    @staticmethod
+    def _document(key: str, value: OneTime) -> Document:
+        return {
+            "_id": key,
+            "value": to_plain(value),
+            "account": value.account,
+            "purpose": value.purpose.value,
+            "hash": value.hash,
+            "tries": value.tries,
+            "expires": value.expires,
+        }
+
+
 def _account_in(value: str) -> str:
     return value.partition("|")[0]
 
@@ -431,6 +491,10 @@ def _account_event(account: Account, event: object) -> Message | None:
             )
         case accounts.ContactUsed(at=at):
             return announced.ContactUsed(account_id=account.id, use_time=timestamp(at))
+        case accounts.OneTimeSecretRequested(purpose=purpose, at=at):
+            return announced.OneTimeSecretRequested(
+                account_id=account.id, purpose=purpose_message(purpose), request_time=timestamp(at)
+            )
         case accounts.SessionsEnded(reason=reason):
             return announced.SessionsEnded(
                 account_id=account.id,

@@ -104,6 +104,7 @@ def build(
         notices,
         contacts,
         senders,
+        directory or identity,
         now,
         Retry(
             attempts=settings.delivery_attempts,

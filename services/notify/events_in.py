@@ -18,6 +18,7 @@ from motcua.dossier.v1 import dossier_pb2
 from motcua.dossier.v1 import events_pb2 as dossier
 from motcua.dossier.v1 import vault_pb2 as dossier_vault
 from motcua.identity.v1 import events_pb2 as identity
+from motcua.identity.v1 import identity_pb2
 from motcua.payment.v1 import events_pb2 as payment
 from notify import handlers
 from notify.domain.deadline import Deadline
@@ -465,6 +466,22 @@ async def _contact_used(ports: Ports, event: Event) -> None:
     await handlers.tell(ports, event.id, News("contact_used", About(), params, to=(message.account_id,)))
 
 
+async def _secret_requested(ports: Ports, event: Event) -> None:
+    message: identity.OneTimeSecretRequested = event.message
+    kind = _SECRETS.get(message.purpose)
+    if kind is None:
+        return  # of a newer identity; it has long run out when we know it
+    params = {"at": _text(message, "request_time") or to_text(event.time)}
+    await handlers.tell(ports, event.id, News(kind, About(), params, to=(message.account_id,)))
+
+
+_SECRETS: Final[Mapping[int, str]] = {
+    identity_pb2.ONE_TIME_PURPOSE_RESET_PASSWORD: "password_reset",
+    identity_pb2.ONE_TIME_PURPOSE_VERIFY_EMAIL: "email_verification",
+    identity_pb2.ONE_TIME_PURPOSE_VERIFY_PHONE: "phone_verification",
+}
+
+
 async def _sessions_ended(ports: Ports, event: Event) -> None:
     message: identity.SessionsEnded = event.message
     if message.reason not in ("PASSWORD_CHANGED", "PASSWORD_RESET"):
@@ -489,6 +506,7 @@ IDENTITY: Final[Mapping[type[Message], Reaction]] = {
     identity.ContactChanged: _contact_changed,
     identity.SessionsEnded: _sessions_ended,
     identity.ContactUsed: _contact_used,
+    identity.OneTimeSecretRequested: _secret_requested,
 }
 
 

@@ -76,11 +76,15 @@ class Repository(Protocol[A]):
 
 
 class Directory(Protocol):
-    """Identity, asked when its events have not told us yet. Those it does not know are omitted."""
+    """Identity, asked when its events have not told us yet, and for secrets. Those it does not know are
+    omitted."""
 
     async def accounts(self, ids: Collection[str]) -> list[Contact]: ...
 
     async def agencies(self, codes: Collection[str]) -> list[Agency]: ...
+
+    async def secret(self, account: str, purpose: str, channel: Channel) -> tuple[str, str] | None:
+        """A new secret that serves once, as (address, secret); None when none is to be sent that way."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import email.policy
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -21,7 +21,8 @@ from html import escape
 from typing import Final
 
 from kit.ids import derived
-from notify.domain.notice import Notice
+from notify.domain.kinds import Secret
+from notify.domain.notice import Notice, sending_id
 
 _LINE: Final = 76  # octets of a line with an encoded word (RFC 2047, section 2)
 _WORD: Final = 75  # octets of an encoded word
@@ -40,6 +41,29 @@ _SAID: Final = {
         "greeting": "Dear Sir or Madam,",
         "open": "See the details",
         "why": "This message was sent automatically, as your notice preferences say; please do not reply.",
+    },
+}
+
+_SAID_BY_KIND: Final[Mapping[str, Mapping[str, dict[str, str]]]] = {
+    "password_reset": {
+        "vi": {
+            "open": "Đặt mật khẩu mới",
+            "why": "Thư này được gửi tự động vì có người yêu cầu đặt lại mật khẩu; vui lòng không trả lời.",
+        },
+        "en": {
+            "open": "Set a new password",
+            "why": "This message was sent automatically because somebody asked for it; please do not reply.",
+        },
+    },
+    "email_verification": {
+        "vi": {
+            "open": "Xác nhận địa chỉ e-mail",
+            "why": "Thư này được gửi tự động vì có tài khoản khai địa chỉ này; vui lòng không trả lời.",
+        },
+        "en": {
+            "open": "Confirm the e-mail address",
+            "why": "This message was sent automatically because an account gives it; please do not reply.",
+        },
     },
 }
 
@@ -72,14 +96,17 @@ class Mail:
     utf8: bool
 
 
-def message_id(notice: Notice, sender: str) -> str:
-    """The Message-ID of a notice: always the same, so that one sent again after a crash is seen as one."""
-    return f"<{derived('email', notice.id)}@{_wire_address(sender).rpartition('@')[2]}>"
+def message_id(notice: Notice, sender: str, secret: Secret | None = None) -> str:
+    """The Message-ID of a notice: always the same, so that one sent again after a crash is seen as one, but
+    for one with another secret."""
+    return f"<{derived('email', sending_id(notice, secret))}@{_wire_address(sender).rpartition('@')[2]}>"
 
 
-def write_mail(notice: Notice, *, to: str, sender: str, sender_name: str, link: str) -> Mail:
+def write_mail(
+    notice: Notice, *, to: str, sender: str, sender_name: str, link: str, secret: Secret | None = None
+) -> Mail:
     """The mail of a notice, as text and as HTML. It says what the notice says and nothing more of the person;
-    `link` leads to the notice's page.
+    `link` leads to the notice's page, or to the one that takes the secret.
 
     Raises ValueError for what is no address; one with a line break or a second one in it is none, so nothing
     can be smuggled in.
@@ -90,7 +117,7 @@ def write_mail(notice: Notice, *, to: str, sender: str, sender_name: str, link: 
         ("To", to),
         ("Subject", encoded("Subject", notice.title)),
         ("Date", format_datetime(notice.created)),
-        ("Message-ID", message_id(notice, sender)),
+        ("Message-ID", message_id(notice, sender, secret)),
         ("Auto-Submitted", "auto-generated"),  # RFC 3834: no out-of-office answers
         ("Content-Language", notice.locale),
     ]
@@ -179,7 +206,7 @@ def _wire_address(address: str) -> str:
 
 
 def _body(notice: Notice, link: str) -> EmailMessage:
-    said = _SAID[notice.locale]
+    said = _SAID[notice.locale] | _SAID_BY_KIND.get(notice.kind, {}).get(notice.locale, {})
     lines = [line for line in notice.body.splitlines() if line]
     message = EmailMessage(policy=email.policy.SMTP.clone(cte_type="7bit"))
     message.set_content(

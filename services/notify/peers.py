@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
-from typing import TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final, TypeVar
 
 from kit.auth import ServiceTokens, TokenVerifier
+from kit.errors import NotFound
 from kit.grpc_client import connect
 from kit.sessions import verifier_of
 from kit.status import answered
 from kit.tls import Files
 from motcua.identity.v1 import identity_pb2, identity_pb2_grpc
+from notify.domain.kinds import Channel
 from notify.domain.people import Agency, Contact
 
 T = TypeVar("T")
+_PURPOSES: Final[Mapping[str, identity_pb2.OneTimePurpose.ValueType]] = {
+    "recover": identity_pb2.ONE_TIME_PURPOSE_RESET_PASSWORD,
+    "verify_email": identity_pb2.ONE_TIME_PURPOSE_VERIFY_EMAIL,
+    "verify_phone": identity_pb2.ONE_TIME_PURPOSE_VERIFY_PHONE,
+}
 _AT_ONCE = 100  # ids that identity takes in one call
 
 
@@ -55,6 +62,21 @@ class Identity:
             )
             found += [Agency(one.code, name=one.name, name_en=one.name_en) for one in answer.agencies]
         return found
+
+    async def secret(self, account: str, purpose: str, channel: Channel) -> tuple[str, str] | None:
+        """A new secret that serves once, as (address, secret); None when none is to be sent that way.
+        Raises Unavailable."""
+        contact = (
+            identity_pb2.CONTACT_KIND_EMAIL if channel is Channel.EMAIL else identity_pb2.CONTACT_KIND_PHONE
+        )
+        request = identity_pb2.IssueOneTimeSecretRequest(
+            account_id=account, purpose=_PURPOSES[purpose], contact=contact
+        )
+        try:
+            answer = await answered(self._own.IssueOneTimeSecret(request))
+        except NotFound:
+            return None
+        return answer.address, answer.secret
 
     async def close(self) -> None:
         """Closes the channels."""

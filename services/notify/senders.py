@@ -15,7 +15,8 @@ import aiosmtplib
 import httpx
 
 from notify.domain.delivery import ACCEPTED, Outcome, Step
-from notify.domain.notice import Notice
+from notify.domain.kinds import Secret
+from notify.domain.notice import Notice, sending_id
 from notify.mail import write_mail
 from notify.texts import shown
 
@@ -23,12 +24,14 @@ from notify.texts import shown
 class Sender(Protocol):
     """Brings one notice to one address."""
 
-    async def send(self, notice: Notice, address: str) -> Outcome:
-        """What came of it."""
+    async def send(self, notice: Notice, address: str, secret: Secret | None = None) -> Outcome:
+        """What came of it. The secret, if there is one, is sent along and kept nowhere."""
 
 
-def link_to(notice: Notice, portal: str) -> str:
-    """The page of the portal that the notice is about."""
+def link_to(notice: Notice, portal: str, secret: Secret | None = None) -> str:
+    """The page of the portal that takes the secret, else the one that the notice is about."""
+    if secret is not None and secret.page:
+        return urljoin(portal, secret.page)
     about = notice.about
     pages = {"dossiers": about.dossier, "charges": about.charge, "documents": about.document}
     for part, found in pages.items():
@@ -51,7 +54,7 @@ class Smtp:
     tls: str = "none"
     timeout: float = 15.0
 
-    async def send(self, notice: Notice, address: str) -> Outcome:
+    async def send(self, notice: Notice, address: str, secret: Secret | None = None) -> Outcome:
         """Sends it now, over a connection of its own."""
         try:
             mail = write_mail(
@@ -59,7 +62,8 @@ class Smtp:
                 to=address,
                 sender=self.sender,
                 sender_name=self.sender_name,
-                link=link_to(notice, self.portal),
+                link=link_to(notice, self.portal, secret),
+                secret=secret,
             )
         except ValueError:  # no address
             return Outcome(Step.REFUSE, "bad_address")
@@ -122,19 +126,24 @@ class HttpGateway:
     token: str
     portal: str
 
-    async def send(self, notice: Notice, address: str) -> Outcome:
+    async def send(self, notice: Notice, address: str, secret: Secret | None = None) -> Outcome:
         """Hands it to the gateway; a repeated send carries the same key."""
+        sent = sending_id(notice, secret)
+        typed = secret.text if secret is not None and not secret.page else ""
+        text = (
+            f"{notice.title}: {typed}" if typed else f"{notice.title}. {link_to(notice, self.portal, secret)}"
+        )
         try:
             answer = await self.client.post(
                 self.url,
-                headers={"Authorization": f"Bearer {self.token}", "Idempotency-Key": notice.id},
+                headers={"Authorization": f"Bearer {self.token}", "Idempotency-Key": sent},
                 json={
-                    "id": notice.id,
+                    "id": sent,
                     "to": "+84" + address.removeprefix("0") if address.startswith("0") else address,
                     "kind": notice.kind,
                     "locale": notice.locale,
                     "params": {name: shown(value) for name, value in notice.params.items()},
-                    "text": f"{notice.title}. {link_to(notice, self.portal)}",
+                    "text": text,
                 },
             )
         except httpx.TimeoutException:

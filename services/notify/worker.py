@@ -8,17 +8,17 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from opentelemetry import trace
 from prometheus_client import Histogram
 
 from kit.clock import Clock, to_text
-from kit.errors import DomainError
+from kit.errors import DomainError, Unavailable
 from kit.telemetry import SECONDS, parent_from, tracer
 from notify import handlers
 from notify.domain.delivery import Outcome, Retry, Step
-from notify.domain.kinds import Channel
+from notify.domain.kinds import KINDS, SECRETS, Channel, Secret
 from notify.domain.notice import Notice
 from notify.domain.people import Contact
 from notify.handlers import Ports, Repository
@@ -28,6 +28,13 @@ DELIVERIES: Final = Histogram(
     "delivery_seconds", "Attempts to deliver a notice", ("channel", "outcome"), buckets=SECONDS
 )
 log = logging.getLogger(__name__)
+
+
+class Secrets(Protocol):
+    """Makes secrets that serve once; identity."""
+
+    async def secret(self, account: str, purpose: str, channel: Channel) -> tuple[str, str] | None:
+        """The address and the secret; None when none is to be sent that way."""
 
 
 class _NothingDue(Exception):
@@ -42,6 +49,7 @@ class Deliveries:
     notices: Repository[Notice]
     contacts: Repository[Contact]
     senders: Mapping[Channel, Sender]
+    secrets: Secrets
     now: Clock
     retry: Retry = field(default_factory=Retry)
     poll: float = 2.0  # seconds between looks when nothing wakes it
@@ -125,18 +133,33 @@ class Deliveries:
         sender = self.senders.get(channel)
         if sender is None:
             return Outcome(Step.REFUSE, "channel_off")  # switched off since the notice was written
-        contact = await self.contacts.find(notice.recipient)
-        address = notice.addresses.get(channel) or (contact.address(channel) if contact else "")
-        if not address:
-            return Outcome(Step.REFUSE, "no_address")
         try:
             async with asyncio.timeout(self.retry.lease.total_seconds() / 2):
+                secret = await self._secret(notice, channel)
+                if secret is not None:
+                    return await sender.send(notice, secret.address, secret)
+                if KINDS[notice.kind].purpose:
+                    return Outcome(Step.REFUSE, "not_asked")
+                contact = await self.contacts.find(notice.recipient)
+                address = notice.addresses.get(channel) or (contact.address(channel) if contact else "")
+                if not address:
+                    return Outcome(Step.REFUSE, "no_address")
                 return await sender.send(notice, address)
+        except Unavailable:
+            return Outcome(Step.DEFER, "unavailable")
         except TimeoutError:
             return Outcome(Step.DEFER, "timeout")
         except Exception as error:  # a fault of ours must not keep the others from going out
             log.exception("delivery %s %s", notice.id, channel)
             return Outcome(Step.DEFER, f"fault_{type(error).__name__}")
+
+    async def _secret(self, notice: Notice, channel: Channel) -> Secret | None:
+        """What the notice is sent with, made now; None when there is nothing of that."""
+        purpose = KINDS[notice.kind].purpose
+        if not purpose:
+            return None
+        made = await self.secrets.secret(notice.recipient, purpose, channel)
+        return Secret(made[0], made[1], SECRETS[purpose].format(secret=made[1])) if made else None
 
 
 async def keep_reminding(ports: Ports, every: float) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
 from identity.bootstrap import IdentitySettings, build
 from kit import clock
@@ -29,6 +32,8 @@ class Identity:
     """A running identity, its time, and a client of it."""
 
     ahead = timedelta()
+
+    _notify = ""
 
     def __init__(self) -> None:
         self.stub: grpc_pb.IdentityServiceAsyncStub
@@ -50,8 +55,35 @@ class Identity:
         )
         for field, value in more.items():
             setattr(request, field, value)
-        await self.stub.SignUp(request, timeout=20)
+        account = (await self.stub.SignUp(request, timeout=20)).account
+        await self.verify(account.id, request)
         return request
+
+    async def verify(self, account: str, person: pb.SignUpRequest) -> None:
+        """They verify their contacts, which before there was that served without."""
+        if not hasattr(pb, "VerifyContactRequest"):
+            return
+        sign_in = pb.SignInRequest(identifier=person.citizen_number, password=person.password)
+        theirs = (await self.stub.SignIn(sign_in, timeout=20)).tokens.access_token
+        for contact, purpose in (
+            (pb.CONTACT_KIND_PHONE, pb.ONE_TIME_PURPOSE_VERIFY_PHONE),
+            (pb.CONTACT_KIND_EMAIL, pb.ONE_TIME_PURPOSE_VERIFY_EMAIL),
+        ):
+            secret = await self.secret(account, purpose, contact)
+            request = pb.VerifyContactRequest(contact=contact, secret=secret)
+            await self.stub.VerifyContact(request, timeout=20, metadata=_bearer(theirs))
+
+    async def secret(
+        self, account: str, purpose: pb.OneTimePurpose.ValueType, contact: pb.ContactKind.ValueType
+    ) -> str:
+        """What notify would send there."""
+        if not self._notify:
+            asked = pb.IssueServiceTokenRequest(service="notify", secret="secret of notify")
+            self._notify = (await self.stub.IssueServiceToken(asked, timeout=20)).access_token
+        request = pb.IssueOneTimeSecretRequest(account_id=account, purpose=purpose, contact=contact)
+        return (
+            await self.stub.IssueOneTimeSecret(request, timeout=20, metadata=_bearer(self._notify))
+        ).secret
 
     async def try_in(self, identifier: str, password: str = WRONG, device: str = "") -> str:
         """OK, or the reason of the refusal."""
@@ -76,6 +108,10 @@ class Identity:
         return []
 
 
+def _bearer(token: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {token}")]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def identity(
     mongo_url: str, nats_url: str, tmp_path_factory: pytest.TempPathFactory
@@ -90,6 +126,7 @@ async def identity(
         identity_seed=str(SEED),
         identity_signing_keys=str(tmp_path_factory.mktemp("keys") / "keys.json"),
         sign_in_tries=TRIES,
+        service_secrets={"notify": SecretStr("secret of notify")},
         argon2_memory_kib=64,
         argon2_passes=1,
     )
@@ -151,6 +188,69 @@ async def test_a_known_device_gets_in_while_others_guess(identity: Identity) -> 
         assert await identity.try_in(who.phone, device=device) == "INVALID_CREDENTIALS"
     assert await identity.try_in(other.phone, PASSWORD, device) == "TOO_MANY_ATTEMPTS"
     assert await identity.try_in(who.phone, PASSWORD, device) == "TOO_MANY_ATTEMPTS"
+
+
+@pytest.mark.proof("9.8")
+async def test_a_link_gets_in_however_many_wrong_tries_others_make(
+    identity: Identity, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    assert hasattr(pb, "ResetPasswordRequest"), "a forgotten password is lost"
+    who, new = await identity.citizen(), "một mật khẩu mới tinh"
+    sign_in = pb.SignInRequest(identifier=who.citizen_number, password=PASSWORD)
+    account = (await identity.stub.SignIn(sign_in, timeout=20)).account.id
+
+    async def guess() -> None:
+        for _ in range(TRIES + 1):
+            await identity.try_in(who.citizen_number)
+
+    async def link() -> str:
+        """What the owner gets when they have asked, by whatever names the account."""
+        asked = pb.RequestPasswordResetRequest(identifier=who.phone)
+        await identity.stub.RequestPasswordReset(asked, timeout=20)
+        with contextlib.suppress(grpc.aio.AioRpcError):  # it is asked for after the answer
+            return await identity.secret(account, pb.ONE_TIME_PURPOSE_RESET_PASSWORD, pb.CONTACT_KIND_EMAIL)
+        return ""
+
+    await guess()
+    assert await identity.try_in(who.email, PASSWORD) == "TOO_MANY_ATTEMPTS"
+    first = await eventually(link)
+    for _ in range(10):  # somebody asks on and on, so that the owner's link should not work
+        await link()
+    reset = pb.ResetPasswordRequest(token=first, new_password=new)
+    device = (await identity.stub.ResetPassword(reset, timeout=20)).device_token
+    await guess()
+    assert await identity.try_in(who.email, new) == "TOO_MANY_ATTEMPTS"
+    assert await identity.try_in(who.email, new, device) == "OK"
+    with pytest.raises(grpc.aio.AioRpcError) as used:
+        await identity.stub.ResetPassword(reset, timeout=20)
+    assert "RESET_LINK_INVALID" in str(from_rpc(used.value))
+    later = await identity.citizen()
+    assert await identity.try_in(later.phone, PASSWORD) == "OK"
+
+
+@pytest.mark.proof("9.8")
+async def test_a_link_runs_out(identity: Identity, eventually: Callable[..., Awaitable[Any]]) -> None:
+    assert hasattr(pb, "ResetPasswordRequest"), "a forgotten password is lost"
+    who = await identity.citizen()
+    sign_in = pb.SignInRequest(identifier=who.citizen_number, password=PASSWORD)
+    account = (await identity.stub.SignIn(sign_in, timeout=20)).account.id
+    asked = pb.RequestPasswordResetRequest(identifier=who.email)
+    await identity.stub.RequestPasswordReset(asked, timeout=20)
+
+    async def link() -> str:
+        try:
+            return await identity.secret(account, pb.ONE_TIME_PURPOSE_RESET_PASSWORD, pb.CONTACT_KIND_EMAIL)
+        except grpc.aio.AioRpcError as error:
+            if "NOTHING_ASKED" not in str(from_rpc(error)):
+                raise
+            return ""
+
+    reset = pb.ResetPasswordRequest(token=await eventually(link), new_password="một mật khẩu mới tinh")
+    identity.ahead = timedelta(minutes=30)
+    with pytest.raises(grpc.aio.AioRpcError) as late:
+        await identity.stub.ResetPassword(reset, timeout=20)
+    assert "RESET_LINK_INVALID" in str(from_rpc(late.value))
+    assert await link() == "", "the request has run out, too"
 
 
 async def test_an_unknown_identifier_is_slowed_in_the_same_way(identity: Identity) -> None:

@@ -116,6 +116,9 @@ class FakeDirectory:
             raise Unavailable("UNAVAILABLE")
         return [self.named[code] for code in codes if code in self.named]
 
+    async def secret(self, account: str, purpose: str, channel: Channel) -> tuple[str, str] | None:
+        return None
+
 
 class Spoken(TokenVerifier):
     """Takes `kind:subject` for a token."""
@@ -598,7 +601,7 @@ async def test_a_mail_whose_sender_died_goes_out_again_as_the_same_mail(mongo_ur
     mailbox = Mailbox()
     await mailbox.start()
     smtp = Smtp("127.0.0.1", mailbox.port, "no-reply@motcua.example", "Một Cửa", "https://motcua.example/")
-    worker = Deliveries(notices, contacts, {Channel.EMAIL: smtp}, lambda: at)
+    worker = Deliveries(notices, contacts, {Channel.EMAIL: smtp}, FakeDirectory(), lambda: at)
 
     mailbox.answering.clear()
     dying = asyncio.create_task(worker.send_due())

@@ -305,11 +305,11 @@ async def test_an_account_of_ones_own_is_linked_and_proven_and_an_impostors_lose
             name="Ai Đó",
             citizen_number=person["citizen_number"],
             phone=phone,
-            password="một mật khẩu dài",
+            password=f"một mật khẩu dài {phone[-3:]}",
         )
         accounts.append((await identity.call("SignUp", request)).account)
     await provider.next(account=person, acr=PROVEN)
-    mine = await _token_of(identity, accounts[1].id, accounts[1].phone)
+    mine = await _token_of(identity, accounts[1])
     answer, _ = await identity.back(provider)
     assert await identity.refused("CompleteOidcSignIn", answer) == "IDENTITY_DISPUTED"
     linked = (await identity.sign_in(provider, mine)).account
@@ -354,8 +354,9 @@ def test_production_reaches_the_provider_by_tls_only(settings: IdentitySettings,
         build(wrong)
 
 
-async def _token_of(identity: Identity, account: str, phone: str) -> str:
-    request = pb.SignInRequest(identifier=phone, password="một mật khẩu dài")
+async def _token_of(identity: Identity, account: pb.Account) -> str:
+    password = f"một mật khẩu dài {account.phone[-3:]}"
+    request = pb.SignInRequest(identifier=account.citizen_number, password=password)
     answer = await identity.call("SignIn", request)
-    assert answer.account.id == account
+    assert answer.account.id == account.id
     return str(answer.tokens.access_token)

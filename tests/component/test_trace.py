@@ -27,6 +27,7 @@ from kit.telemetry import tracer
 from motcua.dossier.v1 import dossier_pb2
 from motcua.dossier.v1.dossier_pb2_grpc import DossierServiceStub
 from notify import bootstrap as notify_bootstrap
+from notify.domain import kinds
 from notify.domain.people import Agency, Contact
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -88,6 +89,9 @@ class OnePerson:
 
     async def agencies(self, codes: Collection[str]) -> list[Agency]:
         return [Agency(code, name="UBND phường Nha Trang") for code in codes]
+
+    async def secret(self, account: str, purpose: str, channel: kinds.Channel) -> tuple[str, str] | None:
+        return None
 
 
 class Applicant(TokenVerifier):

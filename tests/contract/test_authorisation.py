@@ -63,6 +63,11 @@ IdentityService.CreateOfficial     | official:admin             | admin         
 IdentityService.SetRoles           | official:admin             | admin                        | NOT_YOUR_AGENCY
 IdentityService.UpdateProfile      | citizen official           | citizens officials           |
 IdentityService.ChangePassword     | citizen official           | citizens officials           |
+IdentityService.RequestPasswordReset | anyone                   | everyone                     |
+IdentityService.ResetPassword      | anyone                     | everyone                     |
+IdentityService.RequestContactVerification | citizen official   | citizens officials           |
+IdentityService.VerifyContact      | citizen official           | citizens officials           |
+IdentityService.IssueOneTimeSecret | service:notify             | service:notify               |
 IdentityService.SetAccountStatus   | official:admin             | admin                        | NOT_YOUR_AGENCY
 IdentityService.GetAccount         | citizen official service   | owner delegates officials services | ACCOUNT_NOT_FOUND
 IdentityService.BatchGetAccounts   | citizen official service   | owner delegates officials services | OMITTED
@@ -186,6 +191,10 @@ SHORT_OF_OK = {
     "IdentityService.CompleteOidcSignIn": "FAILED_PRECONDITION",
     "IdentityService.ConfirmIdentity": "FAILED_PRECONDITION",  # everybody's code is another one
     "IdentityService.ChangePassword": "INVALID_ARGUMENT",  # everybody's is another one: here all are wrong
+    "IdentityService.ResetPassword": "FAILED_PRECONDITION",  # nobody has a link
+    "IdentityService.VerifyContact": "INVALID_ARGUMENT",  # of neither e-mail nor phone
+    "IdentityService.RequestContactVerification": "INVALID_ARGUMENT",  # nor this
+    "IdentityService.IssueOneTimeSecret": "NOT_FOUND",  # nothing was asked for
     "PaymentService.Reconcile": "UNAVAILABLE",  # asks gateways, and none runs here
 }
 
@@ -570,6 +579,20 @@ SAMPLES: dict[str, Make] = {
     "IdentityService.UpdateProfile": always(idp.UpdateProfileRequest(locale="vi")),
     "IdentityService.ChangePassword": always(
         idp.ChangePasswordRequest(current_password="không phải", new_password="một mật khẩu khác")
+    ),
+    "IdentityService.RequestPasswordReset": always(idp.RequestPasswordResetRequest(identifier="0909999999")),
+    "IdentityService.ResetPassword": always(
+        idp.ResetPasswordRequest(token="x", new_password="một mật khẩu dài")
+    ),
+    "IdentityService.RequestContactVerification": always(idp.RequestContactVerificationRequest()),
+    "IdentityService.VerifyContact": always(idp.VerifyContactRequest(secret="000000")),
+    "IdentityService.IssueOneTimeSecret": about(
+        "owner",
+        lambda id: idp.IssueOneTimeSecretRequest(
+            account_id=id,
+            purpose=idp.ONE_TIME_PURPOSE_RESET_PASSWORD,
+            contact=idp.CONTACT_KIND_EMAIL,
+        ),
     ),
     "IdentityService.SetAccountStatus": lock,
     "IdentityService.GetAccount": about("owner", lambda id: idp.GetAccountRequest(id=id)),

@@ -45,6 +45,13 @@ class Ended:
     signed_out: bool = True
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What requestPasswordReset answers."""
+
+    requested: bool = True
+
+
 @strawberry.enum(
     description=(
         "Where the refresh token goes: into the answer, or into an HttpOnly cookie that scripts cannot read."
@@ -132,6 +139,14 @@ class DelegationState(IntEnum):
     EXPIRED = 7
 
 
+@enum(pb.ContactKind, "CONTACT_KIND_")
+class ContactKind(IntEnum):
+    """Ways to reach the owner of an account, which they can verify."""
+
+    EMAIL = 1
+    PHONE = 2
+
+
 @view(pb.Delegation, key="id")
 class Delegation:
     """One account may act for another, from the other's acceptance on. Until then neither learns who the
@@ -186,6 +201,11 @@ class Account(Node, AccountVault, AccountDossiers, AccountPayments, AccountNotic
     detach_time: DateTime | None = strawberry.field(
         description="When its number was proven to be somebody else's and taken from it."
     )
+    email_verified: bool = strawberry.field(
+        description="Whether the owner has shown that the e-mail reaches them. Before that it does not serve "
+        "for signing in or a forgotten password. For the owner only."
+    )
+    phone_verified: bool = strawberry.field(description="The same of the phone.")
 
     @resolver(Connection[Delegation], description="Given and received, newest first. The owner's only.")
     async def delegations(self: Any, info: Info, first: int = 20, after: str | None = None) -> Any:
@@ -268,6 +288,21 @@ class OidcSignIn:
 @view(Ended)
 class SignedOut:
     signed_out: bool
+
+
+@view(Asked)
+class PasswordResetRequested:
+    """The same whether or not there is such an account."""
+
+    requested: bool
+
+
+@view(pb.ResetPasswordResponse)
+class PasswordReset:
+    """The password is set and all sessions have ended. Sign in with it now, and with the device token:
+    however many wrong tries others have made, it succeeds."""
+
+    device_token: str | None = strawberry.field(description="Null when it went into a cookie.")
 
 
 @dataclass(frozen=True)
@@ -435,6 +470,39 @@ class ChangePasswordInput:
     request_id: str | None = None
     current_password: str
     new_password: str
+
+
+@strawberry.input
+class RequestPasswordResetInput:
+    request_id: str | None = None
+    identifier: str = strawberry.field(
+        description="Citizen number, tax code or username, or a verified phone or e-mail."
+    )
+
+
+@strawberry.input
+class ResetPasswordInput:
+    request_id: str | None = None
+    token: str = strawberry.field(description="From the link: what follows `#`.")
+    new_password: str
+    delivery: TokenDelivery = strawberry.field(
+        default=TokenDelivery.BODY, description="Where the device token goes."
+    )
+
+
+@strawberry.input
+class RequestContactVerificationInput:
+    request_id: str | None = None
+    contact: ContactKind
+
+
+@strawberry.input
+class VerifyContactInput:
+    request_id: str | None = None
+    contact: ContactKind
+    secret: str = strawberry.field(
+        description="From the link in the mail (what follows `#`), or the digits sent to the phone."
+    )
 
 
 @strawberry.input
@@ -662,6 +730,53 @@ class IdentityMutation:
         ChangePasswordInput,
         Account,
         "Replaces the caller's password and ends all their other sessions.",
+        answer="account",
+    )
+
+    @mutation(
+        PasswordResetRequested,
+        "Has a link sent to the verified e-mail or phone of the account, with which its owner sets a new "
+        "password.",
+    )
+    async def request_password_reset(self, info: Info, input: RequestPasswordResetInput) -> Any:
+        context: Context = info.context
+        request = pb.RequestPasswordResetRequest(
+            identifier=input.identifier, client_address=context.client_address
+        )
+        await context.call(context.services.identity.RequestPasswordReset, request)
+        return Asked()
+
+    @mutation(PasswordReset, "Sets a new password with the link, once, and ends all sessions. Sign in then.")
+    async def reset_password(self, info: Info, input: ResetPasswordInput) -> Any:
+        context: Context = info.context
+        cookie = input.delivery is TokenDelivery.COOKIE
+        if cookie:
+            _cookie_possible(context, "delivery")
+        request = pb.ResetPasswordRequest(
+            token=input.token, new_password=input.new_password, client_address=context.client_address
+        )
+        reply = await context.call(context.services.identity.ResetPassword, request)
+        if not cookie:
+            return reply
+        context.session.known = reply.device_token
+        return pb.ResetPasswordResponse()
+
+    request_contact_verification = rpc(
+        "identity",
+        pb.RequestContactVerificationRequest,
+        RequestContactVerificationInput,
+        Account,
+        "Has a link sent to the caller's e-mail, or a code to their phone, that verifies it. At sign-up and "
+        "after a change that happens by itself.",
+        answer="account",
+    )
+    verify_contact = rpc(
+        "identity",
+        pb.VerifyContactRequest,
+        VerifyContactInput,
+        Account,
+        "Verifies the caller's e-mail or phone by what was sent there: from then on it serves for signing in "
+        "and for a forgotten password.",
         answer="account",
     )
     set_account_status = rpc(

@@ -22,6 +22,7 @@ from identity.domain.identifiers import (
     username_of,
 )
 from identity.domain.names import organisation_name_of, person_name_of
+from identity.domain.one_time import Purpose
 from identity.domain.passwords import check_password
 from identity.domain.proof import COUNTER, Paper, Proof
 from kit.clock import VIETNAM
@@ -151,6 +152,14 @@ class ContactUsed:
 
 
 @dataclass(frozen=True)
+class OneTimeSecretRequested:
+    """The owner is to be sent a link or a code that serves once."""
+
+    purpose: Purpose
+    at: datetime
+
+
+@dataclass(frozen=True)
 class SessionsEnded:
     """All sessions of earlier epochs are over but the kept one: `reason` is SIGNED_OUT, PASSWORD_CHANGED,
     PASSWORD_RESET, LOCKED or DETACHED."""
@@ -174,8 +183,10 @@ class Account:
 
     `links` are what identity providers call the owner, as `issuer|subject`.
 
-    `unheld` says which of phone and email another account had when this one signed up with it: nobody was
-    told, and the account signs in by it all the same, but for everybody else it names the other.
+    `verified_email` and `verified_phone` are the contacts that the owner has shown to reach them. Only while
+    they are the account's e-mail and phone do these name it, and only one account has one of them. Others are
+    where notices go, name nobody and are nobody's alone. Accounts of a release that knew no verification have
+    none: their owners sign in by their number until they verify.
 
     What ends all sessions raises `epoch`, at `ended`: sessions of an earlier one are over from that write on,
     but for `kept_session`, from which the password was changed.
@@ -203,7 +214,8 @@ class Account:
     password_mark: str = ""
     epoch: int = 0
     kept_session: str = ""
-    unheld: tuple[str, ...] = ()
+    verified_email: str = ""
+    verified_phone: str = ""
     ended: datetime | None = None
     proof: Proof | None = None
     proven_by: str = ""
@@ -223,12 +235,12 @@ class Account:
         representative: str,
         mark: str,
         now: datetime,
-        unheld: tuple[str, ...] = (),
         proof: Proof | None = None,
         link: str = "",
+        contacts_verified: bool = False,
     ) -> Account:
         """A new account of somebody who registered themselves, unproven unless an identity provider or the
-        demo's seed speaks for it."""
+        demo's seed speaks for it, which does for the contacts, too."""
         return cls._of(
             account_id,
             who,
@@ -237,7 +249,8 @@ class Account:
             password_hash=password_hash,
             representative=representative,
             mark=mark,
-            unheld=unheld,
+            verified_email=who.email if contacts_verified else "",
+            verified_phone=who.phone if contacts_verified else "",
             proof=proof,
             links=(link,) if link else (),
         )
@@ -321,15 +334,33 @@ class Account:
 
     @property
     def identifiers(self) -> tuple[Identifier, ...]:
-        """Everything that names this account.
+        """Everything that names this account: of its contacts those that are verified.
 
         An official is named by the username alone: the phone and the address may be those of the same
         person's own account.
         """
         if self.official:
             return (Identifier("username", self.username),)
-        named = _identifiers(self.citizen_number, self.tax_code, self.phone, self.email)
+        phone = self.phone if self.phone_verified else ""
+        email = self.email if self.email_verified else ""
+        named = _identifiers(self.citizen_number, self.tax_code, phone, email)
         return (*named, *(Identifier("oidc", link) for link in self.links))
+
+    @property
+    def known_by(self) -> tuple[Identifier, ...]:
+        """Everything that its owner is known by, verified or not: no password may hold it."""
+        named = _identifiers(self.citizen_number, self.tax_code, self.phone, self.email)
+        return (Identifier("username", self.username), *named) if self.official else named
+
+    @property
+    def email_verified(self) -> bool:
+        """Whether its owner has shown that its e-mail reaches them."""
+        return self.email != "" and self.email == self.verified_email
+
+    @property
+    def phone_verified(self) -> bool:
+        """Whether its owner has shown that its phone reaches them."""
+        return self.phone != "" and self.phone == self.verified_phone
 
     @property
     def official(self) -> bool:
@@ -387,7 +418,7 @@ class Account:
         keeps these accounts."""
         if self.official:
             return self if admin else replace(self, phone="", email="", username="", events=[])
-        shown = {it.type: masked_for_office(it) for it in self.identifiers}
+        shown = {it.type: masked_for_office(it) for it in self.known_by}
         return replace(
             self,
             citizen_number=shown.get("citizen_number", ""),
@@ -524,6 +555,38 @@ class Account:
         self.password_mark = mark
         self.end_sessions("PASSWORD_CHANGED", now, kept=session)
 
+    def request_secret(self, purpose: Purpose, now: datetime) -> None:
+        """The owner is to be sent a secret for that purpose."""
+        self.events.append(OneTimeSecretRequested(purpose, now))
+
+    def recovery_address(self, contact: str) -> str:
+        """Where a link to set a new password goes by `email` or `phone`; empty for nowhere. By phone only
+        when no e-mail is verified, so that one request sends one link."""
+        if self.status is not Status.ACTIVE:
+            return ""
+        if contact == "email":
+            return self.email if self.email_verified else ""
+        return self.phone if self.phone_verified and not self.email_verified else ""
+
+    def verify_contact(self, contact: str, address: str) -> None:
+        """The owner has shown that this `email` or `phone` reaches them. Raises FailedPrecondition
+        (CONTACT_CODE_WRONG) when it is not the account's any more."""
+        if not address or address != getattr(self, contact):
+            raise FailedPrecondition("CONTACT_CODE_WRONG", "the contact is another one now")
+        if contact == "email":
+            self.verified_email = address
+        else:
+            self.verified_phone = address
+
+    def reset_password(self, *, password_hash: str, now: datetime) -> None:
+        """A new password by a link that was sent to the owner; all sessions are over. Raises Forbidden
+        (ACCOUNT_LOCKED)."""
+        if self.status is not Status.ACTIVE:
+            raise Forbidden("ACCOUNT_LOCKED", "the account is locked")
+        self.password_hash = password_hash
+        self.password_mark = ""
+        self.end_sessions("PASSWORD_RESET", now)
+
     def renew_hash(self, *, verified: str, password_hash: str) -> None:
         """The same password hashed anew, unless it has been changed since it was verified."""
         if self.password_hash == verified:
@@ -549,10 +612,6 @@ class Account:
             self.roles = roles
             self.events.append(RolesChanged())
 
-    def unheld_key(self, type: str) -> str:
-        """The key of the phone or email that another account has too; empty when this one holds it."""
-        return Identifier(type, getattr(self, type)).key if type in self.unheld else ""
-
     def note_use(self, now: datetime) -> None:
         """Somebody signed up with the phone or e-mail of this account."""
         self.events.append(ContactUsed(now))
@@ -564,13 +623,15 @@ class Account:
     def update_profile(self, *, phone: str, email: str, locale: str, now: datetime) -> None:
         """Changes contact data and language; what is empty stays."""
         before = (self.phone, self.email, self.locale)
-        changed = {"phone": phone not in ("", self.phone), "email": email not in ("", self.email)}
-        self.unheld = tuple(type for type in self.unheld if not changed[type])
         if self.changes_contact(phone=phone, email=email):
             self.events.append(ContactChanged(self.email, self.phone, now))
         self.phone = phone or self.phone
         self.email = email or self.email
         self.locale = locale or self.locale
+        if not self.phone_verified:
+            self.verified_phone = ""
+        if not self.email_verified:
+            self.verified_email = ""
         if before != (self.phone, self.email, self.locale):
             self.events.append(ProfileChanged())
 
@@ -658,9 +719,16 @@ def contact(*, phone: str, email: str, locale: str) -> tuple[str, str, str]:
 def check_new_password(account: Account, *, current: str, new: str) -> None:
     """Checks the password that is to replace the present one. Raises InvalidInput."""
     check = FieldCheck()
-    check_password(check, new, identifiers=account.identifiers, name=account.name, path="new_password")
+    check_password(check, new, identifiers=account.known_by, name=account.name, path="new_password")
     if nfc(new) == nfc(current):
         check.wrong("new_password", "PASSWORD_UNCHANGED", "it is the present password")
+    check.done()
+
+
+def check_reset_password(account: Account, new: str) -> None:
+    """Checks the password that is to replace a forgotten one. Raises InvalidInput."""
+    check = FieldCheck()
+    check_password(check, new, identifiers=account.known_by, name=account.name, path="new_password")
     check.done()
 
 

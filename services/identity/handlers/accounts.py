@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
@@ -21,8 +20,10 @@ from identity.domain.accounts import (
 )
 from identity.domain.identifiers import Identifier, identifiers_in
 from identity.handlers.agencies import check_administers, check_administers_all
+from identity.handlers.later import after_answer
 from identity.handlers.ports import Asked, Ports
 from identity.handlers.proving import typed_code
+from identity.handlers.recovery import CONTACTS, open_verifications
 from identity.handlers.sessions import account_named, accounts_named, check_guesses, check_owner, end_sessions
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, Caller, allow, official, service
 from kit.errors import (
@@ -37,8 +38,6 @@ from kit.errors import (
 from kit.ids import derived, uuid7
 
 MOST_AT_ONCE: Final = 100
-
-_TELLING: Final[set[asyncio.Task[None]]] = set()
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +65,9 @@ async def sign_up(
     number, and it is of no account whether one is known. An organisation registered by a signed-in and
     verified citizen has that citizen as its representative.
 
-    Nor does it tell whether a phone or e-mail is known: the account comes to be all the same, signs in by it,
-    and the one that had it before is told, once a day. Raises InvalidInput, FailedPrecondition and
-    AlreadyExists (what claiming raises), RateLimited.
+    Nor does it tell whether a phone or e-mail is known: it serves for nothing before it is verified, for
+    which something is sent there; the account that has verified it before is told, once a day. Raises
+    InvalidInput, FailedPrecondition (what claiming raises), RateLimited.
     """
     if client_address:
         await ports.attempts.count("sign-up", client_address)
@@ -96,48 +95,39 @@ async def sign_up(
     if existing is not None:
         return existing
     password_hash = await ports.passwords.hash(password)
-    unheld = []
-    for contact_name in (name for name in who.identifiers if name.type not in NUMBERS):
-        try:
-            await ports.names.take([contact_name], account_id)
-        except AlreadyExists:
-            unheld.append(contact_name)
-    _told_later(ports, unheld)
+    contacts = [name for name in who.identifiers if name.type not in NUMBERS]
+    after_answer(_tell_holders(ports, contacts))
+    purposes = await open_verifications(ports, account_id, {name.type: name.value for name in contacts})
     represented = who.kind is Kind.ORGANISATION and caller.kind == "citizen" and caller.verified
-    return await ports.accounts.create(
-        lambda new: Account.signed_up(
+
+    def make(new: str) -> Account:
+        account = Account.signed_up(
             new,
             who,
             password_hash=password_hash,
             representative=caller.subject if represented else "",
             mark=mark,
             now=now,
-            unheld=tuple(name.type for name in unheld),
-        ),
-        id=account_id,
-    )
+        )
+        for purpose in purposes:
+            account.request_secret(purpose, now)
+        return account
+
+    return await ports.accounts.create(make, id=account_id)
 
 
-def _told_later(ports: Ports, used: Sequence[Identifier]) -> None:
-    """Tells those whose phone or e-mail somebody signed up with, after the answer: it takes time that would
-    tell the one who asks."""
-
-    async def tell() -> None:
-        for name in used:
-            holder = await account_named(ports, name)
-            if holder is None:
-                continue
-            try:
-                await ports.attempts.count("contact-used", holder.id)
-                now = ports.clock()
-                await ports.accounts.change(holder.id, lambda it, now=now: it.note_use(now))  # type: ignore[misc]
-            except DomainError as error:
-                log.info("account %s is not told of a use of its contact: %s", holder.id, error)
-
-    if used:
-        task = asyncio.create_task(tell())
-        _TELLING.add(task)
-        task.add_done_callback(_TELLING.discard)
+async def _tell_holders(ports: Ports, used: Sequence[Identifier]) -> None:
+    """Tells those whose phone or e-mail somebody signed up with."""
+    for name in used:
+        holder = await account_named(ports, name)
+        if holder is None:
+            continue
+        try:
+            await ports.attempts.count("contact-used", holder.id)
+            now = ports.clock()
+            await ports.accounts.change(holder.id, lambda it, now=now: it.note_use(now))  # type: ignore[misc]
+        except DomainError as error:
+            log.info("account %s is not told of a use of its contact: %s", holder.id, error)
 
 
 async def _claim(
@@ -162,18 +152,22 @@ async def _claim(
     if account is None or waiting is None or not right:
         raise FailedPrecondition("ACTIVATION_CODE_WRONG", "the code is wrong, used up or too old")
     password_hash = await ports.passwords.hash(password)
-    await ports.names.take(names, account.id)
     given = {name.type: name.value for name in names}
-    return await ports.accounts.change(
-        account.id,
-        lambda it: it.claim(
+    contacts = {type: given.get(type) or getattr(account, type) for type in CONTACTS}
+    purposes = await open_verifications(ports, account.id, {type: it for type, it in contacts.items() if it})
+
+    def claim(it: Account) -> None:
+        it.claim(
             password_hash=password_hash,
             phone=given.get("phone", ""),
             email=given.get("email", ""),
             locale=locale.strip().lower(),
             mark=request.fingerprint if request else "",
-        ),
-    )
+        )
+        for purpose in purposes:
+            it.request_secret(purpose, now)
+
+    return await ports.accounts.change(account.id, claim)
 
 
 @allow(official("admin"))
@@ -317,28 +311,25 @@ async def update_profile(
 
     Another e-mail or phone needs the password, and the old ones are told: a session that somebody left open,
     or stole, is not enough to keep the owner out. Raises InvalidInput (also CURRENT_PASSWORD_REQUIRED and
-    CURRENT_PASSWORD_WRONG), FailedPrecondition (FRESH_SIGN_IN_REQUIRED), RateLimited, AlreadyExists
-    (PHONE_TAKEN, EMAIL_TAKEN), Conflict (STALE).
+    CURRENT_PASSWORD_WRONG), FailedPrecondition (FRESH_SIGN_IN_REQUIRED), RateLimited, Conflict (STALE).
+
+    The new one names nobody before it is verified, for which something is sent there; the old one no more.
     """
     phone, email, locale = contact(phone=phone, email=email, locale=locale)
     before, now = await ports.accounts.get(caller.subject), ports.clock()
     if before.changes_contact(phone=phone, email=email):
         await check_owner(ports, caller, before, current_password)
         await ports.attempts.count("change-contact", before.id)
-    if not before.official and etag in ("", str(before.revision)):  # else a repeat, or stale: `change` tells
-        given = {"phone": phone, "email": email}
-        wanted = [
-            Identifier(kind, value)
-            for kind, value in given.items()
-            if value not in ("", getattr(before, kind))
-        ]
-        await ports.names.take(wanted, caller.subject)
-    after = await ports.accounts.change(
-        caller.subject,
-        lambda it: it.update_profile(phone=phone, email=email, locale=locale, now=now),
-        request=request,
-        etag=etag or None,
-    )
+    given = {"phone": phone, "email": email}
+    changed = {type: it for type, it in given.items() if it not in ("", getattr(before, type))}
+    purposes = await open_verifications(ports, before.id, changed)
+
+    def change(it: Account) -> None:
+        it.update_profile(phone=phone, email=email, locale=locale, now=now)
+        for purpose in purposes:
+            it.request_secret(purpose, now)
+
+    after = await ports.accounts.change(caller.subject, change, request=request, etag=etag or None)
     dropped = [name for name in before.identifiers if name not in after.identifiers]
     await ports.names.release(dropped, caller.subject)
     return after

@@ -47,7 +47,7 @@ async def grant_delegation(
     check = FieldCheck()
     if not meant:
         check.wrong("delegate_identifier", "IDENTIFIER_SHAPE", "a citizen number, tax code, phone or e-mail")
-    elif any(it in me.identifiers for it in meant):
+    elif any(it in (*me.identifiers, *me.known_by) for it in meant):
         check.wrong("delegate_identifier", "DELEGATE_IS_SELF", "somebody else than oneself")
     until = check_terms(check, scopes, until, now)
     target = derived("target", *(it.key for it in meant))

@@ -11,6 +11,7 @@ from identity.domain.accounts import Account, Kind
 from identity.domain.agencies import Agency
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import Identifier
+from identity.domain.one_time import OneTime, Purpose
 from identity.domain.sessions import Limits, Session
 from kit.auth import Caller
 from kit.clock import Clock
@@ -112,6 +113,24 @@ class Devices(Protocol):
     async def forget(self, account: str) -> None: ...
 
 
+class OneTimes(Protocol):
+    """Secrets that serve once, and requests for them, by key; one that has expired is not there."""
+
+    async def keep(self, key: str, value: OneTime) -> None:
+        """Keeps it until it expires, in place of what has the key."""
+
+    async def find(self, key: str) -> OneTime | None: ...
+
+    async def swap(self, key: str, held: OneTime, value: OneTime) -> bool:
+        """Replaces what was read; False when it is another one by now."""
+
+    async def take(self, key: str) -> OneTime | None:
+        """What was kept, for one caller once."""
+
+    async def forget(self, account: str, purpose: Purpose) -> None:
+        """None of the account's for that purpose serves any more."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """The end of one session, or of all sessions of an account of earlier epochs but the kept one."""
@@ -183,4 +202,5 @@ class Ports:
     ended: Callable[[datetime], Awaitable[list[Ended]]]
     service_secrets: Mapping[str, tuple[bytes, ...]]
     sign_ins: SignIns
+    one_times: OneTimes
     provider: IdentityProvider | None = None

@@ -48,8 +48,8 @@ async def open_account(
     with `take_over`, takes the number from it and opens a new one; nothing else moves from one to the other.
 
     Raises InvalidInput, Forbidden (NOT_YOUR_AGENCY, also when a proven account is to lose its number and the
-    official is no admin), Conflict (ACCOUNT_UNPROVEN, IDENTITY_DISPUTED), AlreadyExists (PHONE_TAKEN,
-    EMAIL_TAKEN).
+    official is no admin), Conflict (ACCOUNT_UNPROVEN, IDENTITY_DISPUTED). The phone and
+    the e-mail are where the person says that they are reached: they name nobody before they are verified.
     """
     _check_desk(caller, agency)
     now = ports.clock()
@@ -85,7 +85,7 @@ async def _open(
     reserved = await ports.accounts.find(account_id)
     if reserved is not None and number not in reserved.identifiers:  # it lost the number, and then we died
         account_id = uuid7()
-    await ports.names.take(who.identifiers, account_id)
+    await ports.names.take([number], account_id)
     now = ports.clock()
     stored = await ports.accounts.create(
         lambda new: Account.opened_at_counter(

@@ -193,7 +193,7 @@ async def change_password(
     """
     account = await ports.accounts.get(caller.subject)
     check_new_password(account, current=current, new=new)
-    await check_guesses(ports, new, account.identifiers, account.name, path="new_password")
+    await check_guesses(ports, new, account.known_by, account.name, path="new_password")
     await ports.attempts.count("change-password", account.id)
     if request is not None and account.password_mark == request.fingerprint:
         # A repeat, and fingerprints know no passwords; perhaps the first time died before the sessions ended.
@@ -314,9 +314,6 @@ async def accounts_named(ports: Ports, meant: Identifier) -> list[Account]:
 async def claimants(ports: Ports, number: Identifier) -> list[Account]:
     """The newest of the accounts that have the number by their own word only; MOST_CLAIMANTS of them, and
     the one it is reserved for by a release that let nobody else claim it."""
-    if number.type in ("phone", "email"):
-        also = await ports.accounts.page({f"unheld_{number.type}": number.key}, size=MOST_CLAIMANTS - 1)
-        return list(also.items)
     if number.type not in NUMBERS:
         return []
     page = await ports.accounts.page({"claim": number.key}, size=MOST_CLAIMANTS)

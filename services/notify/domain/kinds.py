@@ -30,11 +30,36 @@ class Group(StrEnum):
 @dataclass(frozen=True)
 class Kind:
     """A kind of notice: its group, the parameters that its templates take (all of them, no others), and
-    whether it stays in the app whatever a person chose, because it would be a nuisance elsewhere."""
+    whether it stays in the app whatever a person chose, because it would be a nuisance elsewhere.
+
+    What is sent with a secret for a `purpose` (a key of SECRETS) goes by these `channels` whatever a person
+    chose, for they have asked for it. Identity makes the secret and says where it goes when it is sent; the
+    notice and the app never show it.
+    """
 
     group: Group
     params: frozenset[str]
     app_only: bool = False
+    purpose: str = ""
+    channels: tuple[Channel, ...] = ()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret that serves once, to be sent: where to, and the page that takes it (`{secret}` is its place);
+    without a page people type it."""
+
+    address: str
+    text: str
+    page: str = ""
+
+
+# What identity makes, and the page of the portal that takes it. It is in the fragment, which no server logs.
+SECRETS: Final[Mapping[str, str]] = {
+    "recover": "quen-mat-khau#{secret}",
+    "verify_email": "xac-nhan-lien-he#{secret}",
+    "verify_phone": "",
+}
 
 
 def _kind(group: Group, *params: str, app_only: bool = False) -> Kind:
@@ -79,6 +104,18 @@ KINDS: Final[Mapping[str, Kind]] = {
     "contact_changed": _kind(Group.ACCOUNT, "at"),
     "contact_used": _kind(Group.ACCOUNT, "at"),
     "password_changed": _kind(Group.ACCOUNT, "at"),
+    "password_reset": Kind(
+        Group.ACCOUNT,
+        frozenset({"at"}),
+        purpose="recover",
+        channels=(Channel.EMAIL, Channel.SMS),
+    ),
+    "email_verification": Kind(
+        Group.ACCOUNT, frozenset({"at"}), purpose="verify_email", channels=(Channel.EMAIL,)
+    ),
+    "phone_verification": Kind(
+        Group.ACCOUNT, frozenset({"at"}), purpose="verify_phone", channels=(Channel.SMS,)
+    ),
     "desk_submitted": _kind(Group.WORK, "procedure", "agency"),
     "desk_arrived": _kind(Group.WORK, "code", "procedure", "due", "agency"),
     "desk_result": _kind(Group.WORK, "code", "procedure", "agency"),

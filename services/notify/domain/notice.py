@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from kit.errors import InvalidInput
+from kit.ids import derived
 from notify.domain.delivery import NEVER, Delivery, Retry
-from notify.domain.kinds import KINDS, About, Channel
+from notify.domain.kinds import KINDS, About, Channel, Secret
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Notice:
         """Takes every delivery that is due for one attempt: channel to the attempt's number."""
         claims = {channel: delivery.claim(at, retry) for channel, delivery in self.deliveries.items()}
         return {channel: attempt for channel, attempt in claims.items() if attempt}
+
+
+def sending_id(notice: Notice, secret: Secret | None = None) -> str:
+    """What tells those who pass it on that two messages are one: the notice's id; with a secret another id
+    for each, for the later one is what serves."""
+    return derived("sent", notice.id, secret.text) if secret is not None else notice.id
 
 
 def write_notice(

@@ -157,9 +157,12 @@ class Agency:
 def channels_for(
     kind: str, contact: Contact, preferences: Preferences, working: frozenset[Channel]
 ) -> list[Channel]:
-    """The channels a notice goes through: the app, and each that is configured, wanted and has an address."""
+    """The channels a notice goes through: the app, and each that is configured, wanted and has an address.
+    What was asked for goes by its own channels, wanted or not; identity says where to."""
     if KINDS[kind].app_only:
         return [Channel.APP]
+    if KINDS[kind].channels:
+        return [Channel.APP, *(channel for channel in KINDS[kind].channels if channel in working)]
     group = KINDS[kind].group
     return [
         channel

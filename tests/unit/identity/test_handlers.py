@@ -12,6 +12,7 @@ import pytest
 
 from identity.domain.accounts import Account, Kind, Status
 from identity.domain.identifiers import Identifier
+from identity.domain.one_time import OneTime, Purpose
 from identity.domain.sessions import Limits, Session
 from identity.handlers import accounts, sessions
 from identity.handlers.ports import Ended, PendingSignIn, Ports
@@ -170,12 +171,35 @@ class FakeSignIns:
         return self.kept.pop(state, None)
 
 
+@dataclass
+class FakeOneTimes:
+    kept: dict[str, OneTime] = field(default_factory=dict)
+
+    async def keep(self, key: str, value: OneTime) -> None:
+        self.kept[key] = value
+
+    async def find(self, key: str) -> OneTime | None:
+        return self.kept.get(key)
+
+    async def swap(self, key: str, held: OneTime, value: OneTime) -> bool:
+        self.kept[key] = value
+        return True
+
+    async def take(self, key: str) -> OneTime | None:
+        return self.kept.pop(key, None)
+
+    async def forget(self, account: str, purpose: Purpose) -> None:
+        self.kept = {
+            key: it for key, it in self.kept.items() if (it.account, it.purpose) != (account, purpose)
+        }
+
+
 def _listed(account: Account, filter: Mapping[str, Any]) -> bool:
     [(name, key)] = filter.items()
     if name == "claim":
         claim = account.unproven_number
         return claim is not None and claim.key == key
-    return bool(account.unheld_key(name.removeprefix("unheld_")) == key)
+    return False
 
 
 @dataclass
@@ -204,6 +228,7 @@ class World:
             ended=nothing_ended,
             service_secrets={},
             sign_ins=FakeSignIns(),
+            one_times=FakeOneTimes(),
         )
 
     def has(self, account: Account) -> Account:
@@ -224,6 +249,7 @@ class World:
 
 def person(account_id: str, **more: Any) -> Account:
     known = {"phone": "0901000101", "status": Status.ACTIVE, "password_hash": "hash of right", **more}
+    known.setdefault("verified_phone", known["phone"])
     return Account(account_id, Kind.PERSON, "An", created=NOW, **known)
 
 

@@ -90,6 +90,7 @@ class Memory:
 class FakeDirectory:
     people: dict[str, Contact] = field(default_factory=dict)
     named: dict[str, Agency] = field(default_factory=dict)
+    secrets: dict[tuple[str, str, Channel], tuple[str, str]] = field(default_factory=dict)
     away: bool = False
     asked: int = 0
 
@@ -98,6 +99,12 @@ class FakeDirectory:
 
     async def agencies(self, codes: Collection[str]) -> list[Agency]:
         return self._answer(self.named, codes)
+
+    async def secret(self, account: str, purpose: str, channel: Channel) -> tuple[str, str] | None:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("UNAVAILABLE")
+        return self.secrets.get((account, purpose, channel))
 
     def _answer(self, all: Mapping[str, Any], ids: Collection[str]) -> list[Any]:
         self.asked += 1

@@ -173,6 +173,14 @@ EVERYTHING: list[Message] = [
     identity.SessionRevoked(account_id="an", reason="REUSED", revoke_time=stamp(DUE)),
     identity.SessionsEnded(account_id="an", reason="PASSWORD_CHANGED", end_time=stamp(DUE)),
     identity.ContactUsed(account_id="an", use_time=stamp(DUE)),
+    *(
+        identity.OneTimeSecretRequested(account_id="an", purpose=purpose, request_time=stamp(DUE))
+        for purpose in (
+            identity_pb2.ONE_TIME_PURPOSE_RESET_PASSWORD,
+            identity_pb2.ONE_TIME_PURPOSE_VERIFY_EMAIL,
+            identity_pb2.ONE_TIME_PURPOSE_VERIFY_PHONE,
+        )
+    ),
     identity.ContactChanged(account_id="an", old_email="cu@example.vn", change_time=stamp(DUE)),
 ]
 
@@ -188,6 +196,7 @@ def test_the_sample_has_every_event_that_tells() -> None:
         identity.SessionRevoked(account_id="an", reason="SIGNED_OUT"),
         identity.SessionsEnded(account_id="an", reason="SIGNED_OUT"),
         identity.AccountOpened(account_id="an", locale="vi"),
+        identity.OneTimeSecretRequested(account_id="an", purpose=99),  # type: ignore[arg-type]
     ],
 )
 async def test_what_a_person_did_is_no_news_to_them(ports: Ports, message: Message) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kit.errors import Unavailable
 from notify.domain.delivery import ACCEPTED, Outcome, Retry, State, Step
-from notify.domain.kinds import KINDS, About, Channel
+from notify.domain.kinds import KINDS, About, Channel, Secret
 from notify.domain.notice import Notice, write_notice
 from notify.handlers import Ports, reach
 from notify.worker import Deliveries
@@ -21,7 +21,7 @@ class FakeSender:
         self.outcomes = list(outcomes)
         self.sent: list[tuple[str, str]] = []
 
-    async def send(self, notice: Notice, address: str) -> Outcome:
+    async def send(self, notice: Notice, address: str, secret: Secret | None = None) -> Outcome:
         self.sent.append((notice.id, address))
         await asyncio.sleep(0)
         outcome = self.outcomes.pop(0) if self.outcomes else ACCEPTED
@@ -54,7 +54,9 @@ async def a_notice(
 
 def worker(ports: Ports, sender: FakeSender | None) -> Deliveries:
     senders: Any = {} if sender is None else {Channel.EMAIL: sender}
-    return Deliveries(ports.notices, ports.contacts, senders, ports.now, RETRY, jitter=lambda: 0.999)
+    return Deliveries(
+        ports.notices, ports.contacts, senders, ports.directory, ports.now, RETRY, jitter=lambda: 0.999
+    )
 
 
 async def delivery(ports: Ports, id: str = "n1", channel: Channel = Channel.EMAIL) -> Any:
@@ -119,7 +121,7 @@ async def test_after_a_crash_before_the_record_the_same_notice_is_sent_again_onc
     notices: Any = ports.notices
 
     class Dying(FakeSender):
-        async def send(self, notice: Notice, address: str) -> Outcome:
+        async def send(self, notice: Notice, address: str, secret: Secret | None = None) -> Outcome:
             outcome = await sender.send(notice, address)
             notices.fail = Unavailable("DATABASE_UNAVAILABLE")  # it went out, and cannot be recorded
             return outcome
@@ -178,7 +180,7 @@ async def test_a_worker_that_is_stopped_ends_and_records_what_it_has_begun(ports
     begun, go = asyncio.Event(), asyncio.Event()
 
     class Slow(FakeSender):
-        async def send(self, notice: Notice, address: str) -> Outcome:
+        async def send(self, notice: Notice, address: str, secret: Secret | None = None) -> Outcome:
             begun.set()
             await go.wait()
             return ACCEPTED

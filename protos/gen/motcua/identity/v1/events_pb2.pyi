@@ -364,6 +364,36 @@ class ContactUsed(_message.Message):
 Global___ContactUsed: _TypeAlias = ContactUsed  # noqa: Y015
 
 @_typing.final
+class OneTimeSecretRequested(_message.Message):
+    """The owner of an account is to be sent a link or a code that serves once. Whoever sends it asks for it then
+    (IssueOneTimeSecret): it is in no event.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    purpose: _identity_pb2.OneTimePurpose.ValueType
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        purpose: _identity_pb2.OneTimePurpose.ValueType = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request_time", b"request_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "purpose", b"purpose", "request_time", b"request_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OneTimeSecretRequested: _TypeAlias = OneTimeSecretRequested  # noqa: Y015
+
+@_typing.final
 class SessionsEnded(_message.Message):
     """All sessions of an account ended at once, but for the kept one: those that began in an epoch before `epoch`. It is
     written with what ended them, so it comes even if nothing else does.

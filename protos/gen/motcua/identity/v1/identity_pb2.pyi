@@ -124,6 +124,42 @@ PAPER_KIND_AUTHORISATION: PaperKind.ValueType  # 7
 PAPER_KIND_OTHER: PaperKind.ValueType  # 8
 Global___PaperKind: _TypeAlias = PaperKind  # noqa: Y015
 
+class _ContactKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ContactKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContactKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTACT_KIND_UNSPECIFIED: _ContactKind.ValueType  # 0
+    CONTACT_KIND_EMAIL: _ContactKind.ValueType  # 1
+    CONTACT_KIND_PHONE: _ContactKind.ValueType  # 2
+
+class ContactKind(_ContactKind, metaclass=_ContactKindEnumTypeWrapper): ...
+
+CONTACT_KIND_UNSPECIFIED: ContactKind.ValueType  # 0
+CONTACT_KIND_EMAIL: ContactKind.ValueType  # 1
+CONTACT_KIND_PHONE: ContactKind.ValueType  # 2
+Global___ContactKind: _TypeAlias = ContactKind  # noqa: Y015
+
+class _OneTimePurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OneTimePurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OneTimePurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ONE_TIME_PURPOSE_UNSPECIFIED: _OneTimePurpose.ValueType  # 0
+    ONE_TIME_PURPOSE_RESET_PASSWORD: _OneTimePurpose.ValueType  # 1
+    ONE_TIME_PURPOSE_VERIFY_EMAIL: _OneTimePurpose.ValueType  # 2
+    ONE_TIME_PURPOSE_VERIFY_PHONE: _OneTimePurpose.ValueType  # 3
+
+class OneTimePurpose(_OneTimePurpose, metaclass=_OneTimePurposeEnumTypeWrapper): ...
+
+ONE_TIME_PURPOSE_UNSPECIFIED: OneTimePurpose.ValueType  # 0
+ONE_TIME_PURPOSE_RESET_PASSWORD: OneTimePurpose.ValueType  # 1
+ONE_TIME_PURPOSE_VERIFY_EMAIL: OneTimePurpose.ValueType  # 2
+ONE_TIME_PURPOSE_VERIFY_PHONE: OneTimePurpose.ValueType  # 3
+Global___OneTimePurpose: _TypeAlias = OneTimePurpose  # noqa: Y015
+
 class _AgencyLevel:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -261,6 +297,8 @@ class Account(_message.Message):
     VERIFIED_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     DETACH_TIME_FIELD_NUMBER: _builtins.int
+    EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
+    PHONE_VERIFIED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: Global___AccountKind.ValueType
     status: Global___AccountStatus.ValueType
@@ -284,6 +322,11 @@ class Account(_message.Message):
     """Whether somebody proved that the account belongs to whom it names; always so for officials. Another account may
     claim the same number as one that is not verified.
     """
+    email_verified: _builtins.bool
+    """Whether the owner has shown that the e-mail and the phone reach them. One that is not verified names the account to
+    nobody: it does not serve for signing in, for a forgotten password or to find the account. For the owner and services.
+    """
+    phone_verified: _builtins.bool
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]: ...
     @_builtins.property
@@ -316,10 +359,12 @@ class Account(_message.Message):
         verified: _builtins.bool = ...,
         proof: Global___Proof | None = ...,
         detach_time: _timestamp_pb2.Timestamp | None = ...,
+        email_verified: _builtins.bool = ...,
+        phone_verified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "detach_time", b"detach_time", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citizen_number", b"citizen_number", "create_time", b"create_time", "detach_time", b"detach_time", "email", b"email", "etag", b"etag", "id", b"id", "kind", b"kind", "locale", b"locale", "name", b"name", "phone", b"phone", "proof", b"proof", "representative_id", b"representative_id", "roles", b"roles", "status", b"status", "tax_code", b"tax_code", "username", b"username", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citizen_number", b"citizen_number", "create_time", b"create_time", "detach_time", b"detach_time", "email", b"email", "email_verified", b"email_verified", "etag", b"etag", "id", b"id", "kind", b"kind", "locale", b"locale", "name", b"name", "phone", b"phone", "phone_verified", b"phone_verified", "proof", b"proof", "representative_id", b"representative_id", "roles", b"roles", "status", b"status", "tax_code", b"tax_code", "username", b"username", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1306,6 +1351,234 @@ class ChangePasswordResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChangePasswordResponse: _TypeAlias = ChangePasswordResponse  # noqa: Y015
+
+@_typing.final
+class RequestPasswordResetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTIFIER_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    identifier: _builtins.str
+    """As for signing in; by e-mail and phone only accounts that have verified them are found."""
+    client_address: _builtins.str
+    def __init__(
+        self,
+        *,
+        identifier: _builtins.str = ...,
+        client_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "identifier", b"identifier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestPasswordResetRequest: _TypeAlias = RequestPasswordResetRequest  # noqa: Y015
+
+@_typing.final
+class RequestPasswordResetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestPasswordResetResponse: _TypeAlias = RequestPasswordResetResponse  # noqa: Y015
+
+@_typing.final
+class ResetPasswordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    NEW_PASSWORD_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """From the link; good for 30 minutes and once."""
+    new_password: _builtins.str
+    client_address: _builtins.str
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        new_password: _builtins.str = ...,
+        client_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "new_password", b"new_password", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetPasswordRequest: _TypeAlias = ResetPasswordRequest  # noqa: Y015
+
+@_typing.final
+class ResetPasswordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    device_token: _builtins.str
+    """What this device sends with its sign-in, which then succeeds however many wrong tries others have made."""
+    def __init__(
+        self,
+        *,
+        device_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_token", b"device_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetPasswordResponse: _TypeAlias = ResetPasswordResponse  # noqa: Y015
+
+@_typing.final
+class RequestContactVerificationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CONTACT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A repeat sends another one."""
+    contact: Global___ContactKind.ValueType
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        contact: Global___ContactKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestContactVerificationRequest: _TypeAlias = RequestContactVerificationRequest  # noqa: Y015
+
+@_typing.final
+class RequestContactVerificationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestContactVerificationResponse: _TypeAlias = RequestContactVerificationResponse  # noqa: Y015
+
+@_typing.final
+class VerifyContactRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CONTACT_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A repeat finds the contact verified, and answers the same."""
+    contact: Global___ContactKind.ValueType
+    secret: _builtins.str
+    """The token of the link (good for 30 minutes), or the six digits from the phone (10 minutes, 5 tries)."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        contact: Global___ContactKind.ValueType = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "request_id", b"request_id", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyContactRequest: _TypeAlias = VerifyContactRequest  # noqa: Y015
+
+@_typing.final
+class VerifyContactResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyContactResponse: _TypeAlias = VerifyContactResponse  # noqa: Y015
+
+@_typing.final
+class IssueOneTimeSecretRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    CONTACT_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    purpose: Global___OneTimePurpose.ValueType
+    contact: Global___ContactKind.ValueType
+    """By what it is about to be sent."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        purpose: Global___OneTimePurpose.ValueType = ...,
+        contact: Global___ContactKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "contact", b"contact", "purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueOneTimeSecretRequest: _TypeAlias = IssueOneTimeSecretRequest  # noqa: Y015
+
+@_typing.final
+class IssueOneTimeSecretResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Where it goes: the contact that was asked for."""
+    secret: _builtins.str
+    """A token for a link, or six digits."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        secret: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "expire_time", b"expire_time", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueOneTimeSecretResponse: _TypeAlias = IssueOneTimeSecretResponse  # noqa: Y015
 
 @_typing.final
 class SetAccountStatusRequest(_message.Message):

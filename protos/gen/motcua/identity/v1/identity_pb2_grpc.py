@@ -115,6 +115,31 @@ class IdentityServiceStub:
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
                 response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
                 _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/RequestPasswordReset',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/ResetPassword',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestContactVerification = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/RequestContactVerification',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RequestContactVerificationRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RequestContactVerificationResponse.FromString,
+                _registered_method=True)
+        self.VerifyContact = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/VerifyContact',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.VerifyContactRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.VerifyContactResponse.FromString,
+                _registered_method=True)
+        self.IssueOneTimeSecret = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/IssueOneTimeSecret',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.IssueOneTimeSecretRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.IssueOneTimeSecretResponse.FromString,
+                _registered_method=True)
         self.SetAccountStatus = channel.unary_unary(
                 '/motcua.identity.v1.IdentityService/SetAccountStatus',
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SetAccountStatusRequest.SerializeToString,
@@ -301,6 +326,43 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequestPasswordReset(self, request, context):
+        """Has a link sent to the verified e-mail, else the verified phone, of each account that the identifier names. The
+        answer is the same, and as fast, when none has it. Rate-limited by account and client address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Sets a new password with such a link and ends all sessions. It opens none: whoever has done it signs in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestContactVerification(self, request, context):
+        """Has a link sent to the caller's own e-mail, or a code to their phone, that verifies it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyContact(self, request, context):
+        """The owner brings what was sent there. From then on the account is known by the contact; CONTACT_TAKEN when another
+        account has verified it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueOneTimeSecret(self, request, context):
+        """For notify alone, at the moment it sends: a new secret for what the account has asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAccountStatus(self, request, context):
         """Locks an account, which ends its sessions, or unlocks it. Admins of all agencies where an official holds a role;
         for everybody else admins of an agency with none above it.
@@ -471,6 +533,31 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ChangePassword,
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.FromString,
                     response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordResponse.SerializeToString,
+            ),
+            'RequestContactVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestContactVerification,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RequestContactVerificationRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RequestContactVerificationResponse.SerializeToString,
+            ),
+            'VerifyContact': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyContact,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.VerifyContactRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.VerifyContactResponse.SerializeToString,
+            ),
+            'IssueOneTimeSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueOneTimeSecret,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.IssueOneTimeSecretRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.IssueOneTimeSecretResponse.SerializeToString,
             ),
             'SetAccountStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAccountStatus,
@@ -971,6 +1058,141 @@ class IdentityService:
             '/motcua.identity.v1.IdentityService/ChangePassword',
             motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
             motcua_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/RequestPasswordReset',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/ResetPassword',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestContactVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/RequestContactVerification',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.RequestContactVerificationRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.RequestContactVerificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyContact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/VerifyContact',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.VerifyContactRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.VerifyContactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueOneTimeSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/IssueOneTimeSecret',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.IssueOneTimeSecretRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.IssueOneTimeSecretResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,20 @@ class IdentityServiceStub:
     """Own profile: contact data and language."""
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]
     """Replaces the caller's own password and ends all their other sessions. Rate-limited by account."""
+    RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RequestPasswordResetRequest, _identity_pb2.RequestPasswordResetResponse]
+    """Has a link sent to the verified e-mail, else the verified phone, of each account that the identifier names. The
+    answer is the same, and as fast, when none has it. Rate-limited by account and client address.
+    """
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]
+    """Sets a new password with such a link and ends all sessions. It opens none: whoever has done it signs in."""
+    RequestContactVerification: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RequestContactVerificationRequest, _identity_pb2.RequestContactVerificationResponse]
+    """Has a link sent to the caller's own e-mail, or a code to their phone, that verifies it."""
+    VerifyContact: _grpc.UnaryUnaryMultiCallable[_identity_pb2.VerifyContactRequest, _identity_pb2.VerifyContactResponse]
+    """The owner brings what was sent there. From then on the account is known by the contact; CONTACT_TAKEN when another
+    account has verified it.
+    """
+    IssueOneTimeSecret: _grpc.UnaryUnaryMultiCallable[_identity_pb2.IssueOneTimeSecretRequest, _identity_pb2.IssueOneTimeSecretResponse]
+    """For notify alone, at the moment it sends: a new secret for what the account has asked for."""
     SetAccountStatus: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SetAccountStatusRequest, _identity_pb2.SetAccountStatusResponse]
     """Locks an account, which ends its sessions, or unlocks it. Admins of all agencies where an official holds a role;
     for everybody else admins of an agency with none above it.
@@ -140,6 +154,20 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Own profile: contact data and language."""
     ChangePassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]  # type: ignore[assignment]
     """Replaces the caller's own password and ends all their other sessions. Rate-limited by account."""
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_identity_pb2.RequestPasswordResetRequest, _identity_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
+    """Has a link sent to the verified e-mail, else the verified phone, of each account that the identifier names. The
+    answer is the same, and as fast, when none has it. Rate-limited by account and client address.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]  # type: ignore[assignment]
+    """Sets a new password with such a link and ends all sessions. It opens none: whoever has done it signs in."""
+    RequestContactVerification: _aio.UnaryUnaryMultiCallable[_identity_pb2.RequestContactVerificationRequest, _identity_pb2.RequestContactVerificationResponse]  # type: ignore[assignment]
+    """Has a link sent to the caller's own e-mail, or a code to their phone, that verifies it."""
+    VerifyContact: _aio.UnaryUnaryMultiCallable[_identity_pb2.VerifyContactRequest, _identity_pb2.VerifyContactResponse]  # type: ignore[assignment]
+    """The owner brings what was sent there. From then on the account is known by the contact; CONTACT_TAKEN when another
+    account has verified it.
+    """
+    IssueOneTimeSecret: _aio.UnaryUnaryMultiCallable[_identity_pb2.IssueOneTimeSecretRequest, _identity_pb2.IssueOneTimeSecretResponse]  # type: ignore[assignment]
+    """For notify alone, at the moment it sends: a new secret for what the account has asked for."""
     SetAccountStatus: _aio.UnaryUnaryMultiCallable[_identity_pb2.SetAccountStatusRequest, _identity_pb2.SetAccountStatusResponse]  # type: ignore[assignment]
     """Locks an account, which ends its sessions, or unlocks it. Admins of all agencies where an official holds a role;
     for everybody else admins of an agency with none above it.
@@ -302,6 +330,50 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ChangePasswordResponse, _abc.Awaitable[_identity_pb2.ChangePasswordResponse]]:
         """Replaces the caller's own password and ends all their other sessions. Rate-limited by account."""
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _identity_pb2.RequestPasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.RequestPasswordResetResponse, _abc.Awaitable[_identity_pb2.RequestPasswordResetResponse]]:
+        """Has a link sent to the verified e-mail, else the verified phone, of each account that the identifier names. The
+        answer is the same, and as fast, when none has it. Rate-limited by account and client address.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _identity_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ResetPasswordResponse, _abc.Awaitable[_identity_pb2.ResetPasswordResponse]]:
+        """Sets a new password with such a link and ends all sessions. It opens none: whoever has done it signs in."""
+
+    @_abc_1.abstractmethod
+    def RequestContactVerification(
+        self,
+        request: _identity_pb2.RequestContactVerificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.RequestContactVerificationResponse, _abc.Awaitable[_identity_pb2.RequestContactVerificationResponse]]:
+        """Has a link sent to the caller's own e-mail, or a code to their phone, that verifies it."""
+
+    @_abc_1.abstractmethod
+    def VerifyContact(
+        self,
+        request: _identity_pb2.VerifyContactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.VerifyContactResponse, _abc.Awaitable[_identity_pb2.VerifyContactResponse]]:
+        """The owner brings what was sent there. From then on the account is known by the contact; CONTACT_TAKEN when another
+        account has verified it.
+        """
+
+    @_abc_1.abstractmethod
+    def IssueOneTimeSecret(
+        self,
+        request: _identity_pb2.IssueOneTimeSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.IssueOneTimeSecretResponse, _abc.Awaitable[_identity_pb2.IssueOneTimeSecretResponse]]:
+        """For notify alone, at the moment it sends: a new secret for what the account has asked for."""
 
     @_abc_1.abstractmethod
     def SetAccountStatus(
