@@ -40,6 +40,11 @@ def parse(text: str) -> IPv4Address | IPv6Address | None:
     return (isinstance(found, IPv6Address) and found.ipv4_mapped) or found
 
 
+def within(address: IPv4Address | IPv6Address, among: tuple[Network, ...]) -> bool:
+    """Whether the address is in one of the networks."""
+    return any(address.version == network.version and address in network for network in among)
+
+
 def group(address: str) -> str:
     """What counts as one address for limits: of IPv6 the network of 64 bits that a subscriber gets."""
     found = parse(address)
@@ -58,12 +63,9 @@ class Proxied:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and self._trusted and scope.get("client"):
             peer = parse(scope["client"][0])
-            if peer is not None and self._is_proxy(peer):
+            if peer is not None and within(peer, self._trusted):
                 self._look_behind(scope)
         await self._app(scope, receive, send)
-
-    def _is_proxy(self, address: IPv4Address | IPv6Address) -> bool:
-        return any(address.version == network.version and address in network for network in self._trusted)
 
     def _look_behind(self, scope: Scope) -> None:
         given: dict[bytes, list[str]] = {b"x-forwarded-for": [], b"x-forwarded-proto": []}
@@ -75,7 +77,7 @@ class Proxied:
             if address is None:
                 break  # whoever wrote this is not one of ours: what is left of it is worth nothing
             scope["client"] = (str(address), 0)
-            if not self._is_proxy(address):
+            if not within(address, self._trusted):
                 break
         schemes = given[b"x-forwarded-proto"]
         if schemes and schemes[-1].strip().lower() in ("http", "https"):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from gateway.address import Network, group, parse
+from gateway.address import Network, group, parse, within
 from gateway.crowd import REFUSED
 from gateway.settings import GatewaySettings
 
@@ -59,9 +59,7 @@ class Doors:
         if self.open.total() > self.connections:
             return "connections"
         found = parse(address)
-        proxy = found is not None and any(
-            found.version == network.version and found in network for network in self.trusted
-        )
+        proxy = found is not None and within(found, self.trusted)
         return "address" if not proxy and self.open[key] > self.per_address else ""
 
     def leave(self, address: str) -> None:

@@ -15,7 +15,6 @@ from dossier.domain.dossier import Dossier, dossier_code
 from dossier.domain.records import Happened
 from dossier.domain.sight import Sight
 from dossier.domain.storage import Storage
-from dossier.handlers.checking import held_back
 from dossier.handlers.overview import NEVER, scalars
 from kit import clock, mongo
 from kit.mongo import Database, Index, Store
@@ -128,7 +127,7 @@ def open_stores(database: Database, now: clock.Clock = clock.now) -> Stores:
 
 def document_scalars(d: Document) -> dict[str, Any]:
     """What lists of documents filter and order by."""
-    since = [version.created for version in held_back(d)]
+    since = [version.created for version in d.held_back]
     return {
         "owner": d.owner,
         "type": d.details.type,

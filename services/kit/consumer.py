@@ -152,10 +152,8 @@ class Consumer:
             info = await consumer_info(self._jetstream, wanted.stream, name)
             if info is not None:
                 found[name] = info
-                if wanted.ordered and undivided(
-                    info["config"]
-                ):  # of before there were partitions: it has all
-                    whole = True
+                if wanted.ordered and undivided(info["config"]):
+                    whole = True  # of before there were partitions: it has all
                     break
         labels = (wanted.stream, wanted.durable)
         EVENTS_PENDING.set(sum(info["num_pending"] for info in found.values()), *labels)

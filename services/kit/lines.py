@@ -89,9 +89,8 @@ class Line:
     _rest_until: float = 0.0
     _asking: bool = False
     _open: dict[str, dict[int, _Open]] = field(default_factory=dict)
-    _aside: dict[int, float] = field(
-        default_factory=dict
-    )  # given back without holding any: when they come again
+    # What was given back without holding any other: when it comes again.
+    _aside: dict[int, float] = field(default_factory=dict)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -190,6 +190,11 @@ class Document:
         )
         self.events.append(Noted("DocumentChecked", version=number))
 
+    @property
+    def held_back(self) -> list[Version]:
+        """The versions that wait for the antivirus's verdict."""
+        return [version for version in self.versions if version.check == Check.CHECKING]
+
     def hold_back(self, number: int) -> None:
         """A version that came while there was no antivirus waits for its verdict now."""
         version = self.version(number)

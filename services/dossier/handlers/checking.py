@@ -13,9 +13,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Sequence
 
-from dossier.domain.document import Check, Document, Version
+from dossier.domain.document import Version
 from dossier.handlers import Antivirus, Ports
 from dossier.handlers.vault import content_key
 from kit.errors import DomainError
@@ -54,7 +53,7 @@ class Checking:
             page = await self._ports.documents.page({"checking": 1}, size=100, token=token)
             documents = list(page.items)
             random.shuffle(documents)  # so that replicas meet less often
-            there = await asyncio.gather(*(self._check(d.id, v) for d in documents for v in held_back(d)))
+            there = await asyncio.gather(*(self._check(d.id, v) for d in documents for v in d.held_back))
             if not all(there) or not (token := page.next_token):
                 return
 
@@ -66,7 +65,7 @@ class Checking:
             return True
         async with self._room:
             fresh = await ports.documents.find(document)
-            if fresh is None or version.number not in {v.number for v in held_back(fresh)}:
+            if fresh is None or version.number not in {v.number for v in fresh.held_back}:
                 return True  # another replica has been faster
             try:
                 verdict = await self._antivirus.scan(
@@ -87,16 +86,11 @@ class Checking:
             return True
 
 
-def held_back(document: Document) -> Sequence[Version]:
-    """The versions of it that wait for a verdict."""
-    return [version for version in document.versions if version.check == Check.CHECKING]
-
-
 async def waiting(ports: Ports) -> tuple[int, float]:
     """How many documents have something held back, and for how many seconds the oldest of it has been."""
     count = await ports.documents.count({"checking": 1})
     if not count:
         return 0, 0.0
     oldest = await ports.documents.page({"checking": 1}, size=1, order="+checking_since")
-    since = [v.created for d in oldest.items for v in held_back(d)]
+    since = [v.created for d in oldest.items for v in d.held_back]
     return count, max(0.0, (ports.clock() - min(since, default=ports.clock())).total_seconds())
