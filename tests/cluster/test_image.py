@@ -15,6 +15,7 @@ from rich.console import Console
 
 from dev.cluster import images
 from dev.options import ROOT, SERVICES
+from tests.needs import missing
 
 DOCKER = shutil.which("docker") or ""
 TMP = "/tmp"  # noqa: S108 (a container's own)
@@ -37,10 +38,10 @@ def docker(*arguments: str) -> str:
 def engine() -> None:
     """Skips where no container engine answers."""
     if not DOCKER:
-        pytest.skip("no container engine: docker is not on the path")
+        missing("no container engine: docker is not on the path")
     asked = subprocess.run([DOCKER, "version"], capture_output=True, text=True, timeout=SECONDS)
     if asked.returncode:
-        pytest.skip(f"no container engine: {asked.stderr.strip().splitlines()[-1]}")
+        missing(f"no container engine: {asked.stderr.strip().splitlines()[-1]}")
 
 
 @pytest.fixture(scope="session")

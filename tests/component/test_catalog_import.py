@@ -26,6 +26,7 @@ from kit.service import Service
 from motcua.catalog.v1 import catalog_pb2 as pb
 from motcua.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from motcua.identity.v1 import identity_pb2, identity_pb2_grpc
+from tests.needs import missing
 
 REAL = Path(__file__).parents[3] / "shared/data/procedures.jsonl.gz"
 MODE = {"channel": "online", "time_limit": "3 Ngày làm việc", "fee": "8,000 VNĐ", "note": None}
@@ -246,10 +247,11 @@ async def test_a_record_of_megabytes_is_refused_and_the_rest_is_loaded(
     assert [problem.reason for problem in outcome.problems] == ["TOO_LARGE"]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the crawl of the national database is not beside this tree")
 async def test_the_whole_crawl_loads_twice_with_the_same_outcome_and_birth_registration_is_found(
     settings: LoadSettings,
 ) -> None:
+    if not REAL.exists():
+        missing("the crawl of the national database is not beside this checkout")
     await run(settings)
     for expected in ("created", "unchanged"):
         outcome = await run(settings, REAL)

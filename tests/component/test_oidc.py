@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from kit.service import CannotStart
 from kit.status import from_rpc
 from motcua.identity.v1 import identity_pb2 as pb
 from motcua.identity.v1 import identity_pb2_grpc as grpc_pb
-from tests.needs import missing
+from tests.needs import node
 
 HOME = Path(__file__).parents[1] / "clients/oidc"
 BACK = "https://dichvucong.example.vn/dang-nhap"
@@ -57,17 +55,9 @@ class Provider:
 
 @pytest.fixture(scope="module")
 async def provider() -> AsyncIterator[Provider]:
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if not node or not npm:
-        missing("there is no node and npm on the path to run an identity provider with")
-    if not (HOME / "node_modules/.package-lock.json").exists():
-        made = subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund"], cwd=HOME, capture_output=True, timeout=180, check=False
-        )
-        if made.returncode:
-            missing(f"npm ci failed: {made.stderr.decode()[-300:]}")
+    program = node(HOME)
     process = await asyncio.create_subprocess_exec(
-        node,
+        program,
         "provider.mjs",
         cwd=HOME,
         stdin=asyncio.subprocess.PIPE,

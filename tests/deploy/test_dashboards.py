@@ -15,6 +15,7 @@ import yaml
 from prometheus_client import REGISTRY
 
 from dev import alerts
+from tests.needs import missing
 
 OTEL = alerts.FOLDER
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
@@ -166,6 +167,6 @@ def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
 def promtool(*arguments: str) -> None:
     found = shutil.which("promtool")
     if found is None:
-        pytest.skip("promtool is not on the path (Debian package prometheus)")
+        missing("promtool is not on the path (Debian package prometheus)")
     done = subprocess.run([found, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

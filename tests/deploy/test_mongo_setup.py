@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from dev.options import ROOT
+from tests.needs import missing
 
 SETUP = ROOT / "deploy/k8s/base/mongo/setup.js"
 HOSTS = [f"mongo-{n}.mongo:27017" for n in range(3)]
@@ -45,7 +46,7 @@ Run = Callable[..., Ran]
 def run(tmp_path: Path) -> Run:
     node = shutil.which("node")
     if node is None:
-        pytest.skip("node is not on the path")
+        missing("node is not on the path")
     for user in USERS:
         (tmp_path / f"{user}-password").write_text(f"pass of {user}/@:\n")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dev.crawl import draw, overview, readings, told
+from tests.needs import missing
 
 HERE = Path(__file__).parent
 SAMPLE = HERE / "crawl_sample.jsonl.gz"
@@ -32,8 +33,9 @@ def test_a_real_procedure_is_read_as_a_person_reads_it(code: str) -> None:
     assert told(READ[code].content) == CHECKED[code]
 
 
-@pytest.mark.skipif(not WHOLE.exists(), reason="the crawl of all procedures is not beside this checkout")
 def test_the_seed_draws_this_sample_and_a_thousand_fees_are_read() -> None:
+    if not WHOLE.exists():
+        missing("the crawl of all procedures is not beside this checkout")
     found = list(readings(WHOLE))
     assert [one.code for one in draw(found, 60, SEED)] == sorted(CHECKED)
     channels = [({mode.channel for mode in one.content.modes}, one.content.fees) for one in found]
