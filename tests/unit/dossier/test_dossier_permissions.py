@@ -9,7 +9,7 @@ import pytest
 
 from dossier.grpc_api.dossiers import DossierApi
 from dossier.grpc_api.vault import VaultApi
-from dossier.handlers import events, filing, office, overview, records, uploads, vault
+from dossier.handlers import events, filing, office, overview, records, storage, uploads, vault
 from kit.auth import ANONYMOUS, Caller, Role, check
 from kit.errors import Forbidden, Unauthenticated
 
@@ -68,11 +68,12 @@ MATRIX: dict[str, set[str]] = {
     "create_download": PEOPLE,
     "read_document": set(CALLERS),  # the token is the right
     "list_accesses": {"citizen"},
+    "get_storage": {"citizen"},
 }
 
 
 def guarded() -> dict[str, Any]:
-    modules = (filing, office, events, overview, records, uploads, vault)
+    modules = (filing, office, events, overview, records, storage, uploads, vault)
     return {
         name: thing
         for module in modules
