@@ -59,16 +59,16 @@ _UNITS = {
     pb.TIME_UNIT_DAY: TimeUnit.DAY,
     pb.TIME_UNIT_HOUR: TimeUnit.HOUR,
 }
+_FEE_NEEDED_BY = {
+    pb.FEE_NEEDED_BY_UNSPECIFIED: FeeNeededBy.UNSAID,
+    pb.FEE_NEEDED_BY_EXAMINATION: FeeNeededBy.EXAMINATION,
+    pb.FEE_NEEDED_BY_RESULT: FeeNeededBy.RESULT,
+    pb.FEE_NEEDED_BY_NEVER: FeeNeededBy.NEVER,
+}
 _LEVEL_OUT = {level: number for number, level in _LEVELS.items()}
 _CHANNEL_OUT = {channel: number for number, channel in _CHANNELS.items()}
 _UNIT_OUT = {unit: number for number, unit in _UNITS.items()}
-
-_FEE_NEEDED_BY = {
-    FeeNeededBy.UNSAID: pb.FEE_NEEDED_BY_UNSPECIFIED,
-    FeeNeededBy.EXAMINATION: pb.FEE_NEEDED_BY_EXAMINATION,
-    FeeNeededBy.RESULT: pb.FEE_NEEDED_BY_RESULT,
-    FeeNeededBy.NEVER: pb.FEE_NEEDED_BY_NEVER,
-}
+_FEE_NEEDED_BY_OUT = {value: number for number, value in _FEE_NEEDED_BY.items()}
 
 
 class CatalogApi(catalog_pb2_grpc.CatalogServiceServicer):
@@ -268,7 +268,7 @@ def to_message(code: str, version: Version) -> pb.Procedure:
         effective_from=version.effective_from.isoformat(),
         effective_to=version.effective_to.isoformat() if version.effective_to else "",
         refundable_on_rejection=content.refundable_on_rejection,
-        fee_needed_by=_FEE_NEEDED_BY[content.fee_needed_by],
+        fee_needed_by=_FEE_NEEDED_BY_OUT[content.fee_needed_by],
         curated=version.source is Source.CURATED,
         problems=[_problem(code, problem) for problem in content.problems],
     )
@@ -497,7 +497,6 @@ def _timestamp(instant: datetime) -> timestamp_pb2.Timestamp:
 
 
 def _fee_needed_by(number: int) -> FeeNeededBy:
-    for known, value in _FEE_NEEDED_BY.items():
-        if value == number:
-            return known
-    raise InvalidInput(violations=[FieldViolation("procedure.fee_needed_by", "UNKNOWN_VALUE")])
+    if number not in _FEE_NEEDED_BY:
+        raise InvalidInput(violations=[FieldViolation("procedure.fee_needed_by", "UNKNOWN_VALUE")])
+    return _FEE_NEEDED_BY[number]  # type: ignore[index]

@@ -21,7 +21,7 @@ from graphql import GraphQLError, parse
 from rich.console import Console
 from rich.table import Table
 
-from dossier.domain.dossier import MOST_FORM, checked_form
+from dossier.domain.form import MOST_FORM, checked_form
 from identity.domain.identifiers import identifiers_in
 from identity.domain.names import organisation_name_of
 from kit import bounds, text

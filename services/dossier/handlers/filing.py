@@ -9,11 +9,11 @@ from typing import Any
 from dossier.domain.document import Check
 from dossier.domain.dossier import (
     Dossier,
-    checked_form,
     deciding_agency,
     draft,
     merged,
 )
+from dossier.domain.form import checked_form
 from dossier.domain.records import (
     Actor,
     Attachment,

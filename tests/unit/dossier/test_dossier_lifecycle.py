@@ -13,13 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dossier.domain.dossier import (
     Dossier,
-    checked_form,
     deciding_agency,
     dossier_code,
     draft,
     merged,
     normal_code,
 )
+from dossier.domain.form import checked_form
 from dossier.domain.records import (
     Actor,
     Attachment,
