@@ -48,7 +48,7 @@ from kit.settings import Settings
 from motcua.identity.v1 import identity_pb2_grpc as grpc_pb
 
 _SWEEP = 3600.0  # seconds between two sweeps of ended sessions
-_DAY = 86400  # seconds without a try after which wrong ones are forgotten
+_DAY = 86400  # seconds; without a try for so long, wrong ones are forgotten
 _WINDOW = 15 * 60  # seconds in which tries are counted
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
             "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
             "oidc": Limit(settings.sign_in_tries_address, _WINDOW),
             "delegate": Limit(30, _WINDOW),
-            "delegation-received": Limit(10, 86400),
+            "delegation-received": Limit(10, _DAY),
         },
         now,
     )
