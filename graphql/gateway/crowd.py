@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import Counter as Metric
@@ -31,22 +31,35 @@ _LOOK = 15.0  # seconds between two counts of the replicas
 _FREE = frozenset({"/livez", "/readyz"})
 
 
+Resolve = Callable[[str], Awaitable[Iterable[str]]]
+"""The addresses of a name; raises OSError without an answer."""
+
+
+async def _resolved(name: str) -> set[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(name, None)
+    return {str(where[0]) for *_, where in found}
+
+
 class Replicas:
     """How many of us are ready: by the addresses of a headless Service, else as the settings say."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, resolve: Resolve = _resolved) -> None:
         self._service = settings.gateway_peers
+        self._resolve = resolve
         self.count = settings.gateway_replicas
 
     async def watch(self) -> None:
-        """Counts for as long as we run; without an answer the last count stands."""
+        """Counts for as long as we run."""
         while self._service:
-            try:
-                found = await asyncio.get_running_loop().getaddrinfo(self._service, None)
-                self.count = max(1, len({where[0] for *_, where in found}))
-            except OSError as error:
-                log.debug("%s: %s", self._service, error)
+            await self.look()
             await asyncio.sleep(_LOOK)
+
+    async def look(self) -> None:
+        """Counts once; without an answer the last count stands."""
+        try:
+            self.count = max(1, len(set(await self._resolve(self._service))))
+        except OSError as error:
+            log.debug("%s: %s", self._service, error)
 
 
 class Rates:
@@ -70,8 +83,8 @@ class Rates:
 class Crowd:
     """The counts of this process."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self.replicas = Replicas(settings)
+    def __init__(self, settings: GatewaySettings, resolve: Resolve = _resolved) -> None:
+        self.replicas = Replicas(settings, resolve)
         self._settings = settings
         self._held: Counter[str] = Counter()
         self._rates = Rates()
