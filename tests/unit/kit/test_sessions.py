@@ -108,6 +108,15 @@ async def test_what_was_missed_is_asked_for_at_once() -> None:
     asking.cancel()
 
 
+async def test_what_comes_under_another_subject_is_no_announcement() -> None:
+    ended = EndedSessions(Identity())
+    every = announced.SessionsEnded(account_id="b", epoch=2)
+    every.end_time.GetCurrentTime()
+    data = every.SerializeToString()
+    await ended._heard(Heard("motcua.dossier.v1.dossier_submitted.0.x", data))  # type: ignore[arg-type]
+    assert not ended.over("s2", "b", 1)
+
+
 async def test_announcements_are_heard_and_rubbish_is_passed_over() -> None:
     ended = EndedSessions(Identity())
     one = announced.SessionRevoked(session_id="s1", account_id="a")
