@@ -117,8 +117,8 @@ async def test_an_identity_provider_is_asked_where_one_is_set(world: World) -> N
 async def test_proof_at_the_counter_lifts_it_once_the_owner_enters_the_code(world: World) -> None:
     number, phone = _number()
     account = (await _sign_up(world, number, phone, "tran thi that")).reply.account
+    who = await _token(world, number, "proving")
     impostor = (await _sign_up(world, number, _number()[1])).reply.account
-    who = await _token(world, phone, "proving")
     prove = idp.ProveAccountRequest(
         account_id=account.id,
         name="Trần Thị Thật",
@@ -146,7 +146,7 @@ async def test_proof_at_the_counter_lifts_it_once_the_owner_enters_the_code(worl
 async def test_a_number_is_taken_over_and_nothing_else_moves(world: World) -> None:
     number, phone = _number()
     false = (await _sign_up(world, number, phone)).reply.account
-    who = await _token(world, phone, "impostor")
+    who = await _token(world, number, "impostor")
     sign_in = idp.SignInRequest(identifier=number, password=PASSWORD)
     session = (await world.do("IdentityService.SignIn", sign_in, "nobody")).tokens
     conflict = await world.call("IdentityService.OpenAccount", _opening(number, "Trần Thị Thật"), "reception")

@@ -58,8 +58,8 @@ class Somebody:
         )
         self.id = (await self.world.do("IdentityService.SignUp", request, "nobody")).account.id
 
-    async def sign_in(self, name: str = "", password: str = PASSWORD, device: str = "") -> Any:
-        request = idp.SignInRequest(identifier=name or self.number, password=password, device_token=device)
+    async def sign_in(self, name: str = "", password: str = PASSWORD) -> Any:
+        request = idp.SignInRequest(identifier=name or self.number, password=password)
         return await self.world.call("IdentityService.SignIn", request, "nobody")
 
     async def session(self, who: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import json
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notify.domain.delivery import Outcome, Step
-from notify.domain.kinds import KINDS, About
+from notify.domain.kinds import KINDS, About, Secret
 from notify.domain.notice import Notice, write_notice
 from notify.mail import write_mail
 from notify.senders import HttpGateway, judge, link_to
@@ -191,3 +192,39 @@ async def test_a_gateway_that_is_away_or_slow_is_tried_again() -> None:
                 notice(), "0901000101"
             )
         assert outcome.step is Step.DEFER
+
+
+def test_a_mail_with_a_secret_leads_to_the_page_that_takes_it_and_is_a_mail_of_its_own() -> None:
+    of = notice(kind="password_reset", at="2026-11-23T05:00:00.000Z")
+    mails = []
+    for text in ("first", "second"):
+        secret = Secret("an@example.vn", text, f"quen-mat-khau#{text}")
+        made = write_mail(
+            of,
+            to="an@example.vn",
+            sender="no-reply@motcua.example",
+            sender_name="Một Cửa",
+            link=link_to(of, PORTAL, secret),
+            secret=secret,
+        )
+        mails.append(email.message_from_bytes(made.content, policy=email.policy.default))
+    assert f"Đặt mật khẩu mới: {PORTAL}quen-mat-khau#first" in part(mails[0], "plain")
+    assert f'href="{PORTAL}quen-mat-khau#second"' in part(mails[1], "html")
+    assert mails[0]["Message-ID"] != mails[1]["Message-ID"], "the later one would be dropped as a repeat"
+
+
+async def test_a_code_is_in_the_text_of_an_sms_and_each_has_a_key_of_its_own() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200)
+
+    of = notice(kind="phone_verification", at="2026-11-23T05:00:00.000Z")
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        gateway = HttpGateway(client, "https://sms.example", "token", PORTAL)
+        for code in ("000001", "000002"):
+            await gateway.send(of, "0901000101", Secret("0901000101", code))
+    texts = [json.loads(request.content)["text"] for request in seen]
+    assert texts == [f"{of.title}: 000001", f"{of.title}: 000002"]
+    assert len({request.headers["Idempotency-Key"] for request in seen}) == 2

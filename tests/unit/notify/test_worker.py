@@ -20,9 +20,11 @@ class FakeSender:
     def __init__(self, *outcomes: Outcome | Exception) -> None:
         self.outcomes = list(outcomes)
         self.sent: list[tuple[str, str]] = []
+        self.secrets: list[Secret] = []
 
     async def send(self, notice: Notice, address: str, secret: Secret | None = None) -> Outcome:
         self.sent.append((notice.id, address))
+        self.secrets += [secret] if secret else []
         await asyncio.sleep(0)
         outcome = self.outcomes.pop(0) if self.outcomes else ACCEPTED
         if isinstance(outcome, Exception):
@@ -192,3 +194,57 @@ async def test_a_worker_that_is_stopped_ends_and_records_what_it_has_begun(ports
     await asyncio.gather(running, return_exceptions=True)
     assert running.cancelled()
     assert (await delivery(ports)).state is State.SENT
+
+
+async def asked(ports: Ports, kind: str, channel: Channel) -> None:
+    """A notice with a secret, as asking for one makes it."""
+    await ports.notices.create(
+        lambda known: write_notice(
+            id=known,
+            recipient="an",
+            kind=kind,
+            about=About(),
+            locale="vi",
+            params={"at": "x"},
+            title="x",
+            body="x",
+            channels=[channel],
+            at=ports.now(),
+        ),
+        id="n1",
+    )
+
+
+async def test_a_secret_is_made_when_it_is_sent_goes_where_identity_says_and_is_kept_nowhere(
+    ports: Ports, directory: Any
+) -> None:
+    await asked(ports, "password_reset", Channel.EMAIL)
+    directory.secrets["an", "recover", Channel.EMAIL] = ("verified@example.vn", "s3cret")
+    sender = FakeSender()
+    assert await worker(ports, sender).send_due() == 1
+    assert sender.sent == [("n1", "verified@example.vn")]
+    assert [(one.text, one.page) for one in sender.secrets] == [("s3cret", "quen-mat-khau#s3cret")]
+    assert "s3cret" not in repr(await ports.notices.find("n1"))
+
+
+async def test_a_secret_that_is_not_to_be_sent_ends_the_delivery(ports: Ports) -> None:
+    await asked(ports, "password_reset", Channel.EMAIL)
+    await reach(ports, "an", at=ports.now(), email="an@example.vn", phone="", locale="vi")
+    sender = FakeSender()
+    await worker(ports, sender).send_due()
+    state = await delivery(ports)
+    assert (sender.sent, state.state, state.error) == ([], State.FAILED, "not_asked")
+
+
+async def test_a_secret_waits_for_identity(ports: Ports, directory: Any, time: Any) -> None:
+    await asked(ports, "email_verification", Channel.EMAIL)
+    directory.secrets["an", "verify_email", Channel.EMAIL] = ("an@example.vn", "s3cret")
+    directory.away = True
+    sender = FakeSender()
+    await worker(ports, sender).send_due()
+    state = await delivery(ports)
+    assert (sender.sent, state.state, state.error) == ([], State.PENDING, "unavailable")
+    directory.away = False
+    time.at = state.due
+    await worker(ports, sender).send_due()
+    assert sender.sent == [("n1", "an@example.vn")]
