@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from kit import origin
 from kit.errors import Unavailable
 from kit.sessions import Ended, EndedSessions
 from kit.tls import Files, nats_context, renewing
@@ -117,13 +118,19 @@ class Live:
                 del self._notices[account]
 
     async def _dossier_event(self, message: Msg) -> None:
+        if not _is_of("dossier", message):
+            return
         for changed in self._dossiers.get(message.subject.rpartition(".")[2], ()):
             changed.set()
 
     async def _notice_event(self, message: Msg) -> None:
+<<<<<<< HEAD
         if not message.subject.startswith(_NOTICES.removesuffix(">")):
             # NATS lets a service that fetches events have them sent here. They come under their own subject.
             log.warning("%s is no announcement of notify", message.subject)
+=======
+        if not _is_of("notify", message):
+>>>>>>> a2bf6ea (Take no event that does not name the stream and subject it came from, replay what its stream has rather than what DEAD says, and measure messages as NATS does)
             return
         try:
             event = NoticeCreated.FromString(message.data)
@@ -142,3 +149,9 @@ class Live:
         for watchers in self._dossiers.values():
             for changed in watchers:
                 changed.set()
+
+
+def _is_of(stream: str, message: Msg) -> bool:
+    if why := origin.fault_heard(stream, message):
+        log.error("what %s says is not of %s: %s", message.subject, stream, why)
+    return not why

@@ -23,9 +23,10 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from opentelemetry import trace
 
-from kit import clock, streams
+from kit import clock, origin, streams
 from kit.errors import Conflict, DomainError, RateLimited, Unauthenticated, Unavailable
-from kit.events import published_subject
+from kit.events import published_subject, wire_size
+from kit.ids import uuid7
 from kit.lines import Later, Line, Settled
 from kit.streams import DEAD as DEAD
 from kit.streams import Event as Event
@@ -34,6 +35,7 @@ from kit.streams import Subscription as Subscription
 from kit.streams import consumer_info, pinned, undivided
 from kit.telemetry import (
     EVENTS_DEAD,
+    EVENTS_FOREIGN,
     EVENTS_HANDLED,
     EVENTS_PENDING,
     EVENTS_REDELIVERED,
@@ -47,6 +49,9 @@ _LOOK = 10.0  # seconds between two looks at the consumers: are they there, how 
 # most for what the one before gave back (kit.lines).
 _BACKOFF = (0.2, 1.0, 3.0, 10.0)
 _UNKNOWN = 10.0  # seconds until an event that we do not know comes again
+# What DEAD keeps of an event's headers. Others would be instructions to JetStream, by whoever wrote them.
+_KEPT = ("ce-id", "ce-type", "ce-source", "ce-time", origin.SUBJECT, "traceparent")
+_LONG = 500  # characters of a header in DEAD
 # Refusals that say nothing of the event: a lost race, or a called service that is busy or does not know our
 # token (its keys have just changed).
 _PASSING = (Conflict, RateLimited, Unauthenticated)
@@ -67,10 +72,13 @@ async def measure_dead(jetstream: JetStreamContext) -> None:
 
 
 class Consumer:
-    """Runs one subscription until stopped or cancelled."""
+    """Runs one subscription until stopped or cancelled. `unmarked`: take events that do not name their stream
+    (kit.origin), as versions before did not."""
 
-    def __init__(self, client: Client, subscription: Subscription) -> None:
+    def __init__(self, client: Client, subscription: Subscription, *, unmarked: bool = False) -> None:
+        origin.strict(client)
         self._client = client
+        self._unmarked = unmarked
         self._jetstream = client.jetstream()
         self._subscription = subscription
         self._by_type = {kind.DESCRIPTOR.full_name: (kind, do) for kind, do in subscription.types.items()}
@@ -222,7 +230,12 @@ class Consumer:
             attributes={"event.id": headers.get("ce-id", "")},
         ) as span:
             try:
-                outcome, done = await self._attempt(message, kind, headers, tries)
+                if why := self._foreign(message):
+                    kind = ""  # anybody may have made it up
+                    outcome, done = await self._bury(message, origin.FOREIGN, why)
+                    EVENTS_FOREIGN.inc()
+                else:
+                    outcome, done = await self._attempt(message, kind, headers, tries)
             except (nats.errors.Error, OSError) as error:
                 # It could not be set aside: it comes again, and the handler knows what it has handled.
                 log.warning("event %s not settled: %s", headers.get("ce-id"), error)
@@ -230,6 +243,11 @@ class Consumer:
                 span.set_attribute("event.outcome", outcome)
                 EVENTS_HANDLED.labels(consumer, kind, outcome).observe(time.perf_counter() - started)
         return done
+
+    def _foreign(self, message: Msg) -> str:
+        if self._unmarked and origin.STREAM not in (message.headers or {}):
+            return ""
+        return origin.fault(self._subscription.stream, message.subject, message.headers)
 
     async def _attempt(
         self, message: Msg, kind: str, headers: Mapping[str, str], tries: int
@@ -283,20 +301,27 @@ class Consumer:
 
     async def _bury(self, message: Msg, reason: str, why: str) -> tuple[str, Settled]:
         consumer, about = self._subscription.durable, message.metadata
+        told = message.headers or {}
+        original = f"{about.stream}:{about.sequence.stream}"
         headers = {
-            **(message.headers or {}),
-            "Nats-Msg-Id": f"{consumer}:{about.stream}:{about.sequence.stream}",
+            **{name: told[name][:_LONG] for name in _KEPT if name in told},
+            "Nats-Msg-Id": f"{consumer}:{original}",
+            origin.STREAM: DEAD,
+            "dead-original": original,
             "dead-reason": reason,
             "dead-error": " ".join(why.split())[:500],
             "dead-subject": published_subject(message.subject),
             "dead-consumer": consumer,
         }
-        headers.pop("Nats-Pin-Id", None)
-        try:
-            await self._jetstream.publish(f"dead.{consumer}", message.data, timeout=5, headers=headers)
-        except nats.errors.MaxPayloadError:  # with what we say of it, it is too large
-            headers["dead-original"] = f"{about.stream}:{about.sequence.stream}"
-            await self._jetstream.publish(f"dead.{consumer}", b"", timeout=5, headers=headers)
+        data, name = message.data, f"dead.{consumer}"
+        if wire_size(headers, data) > self._client.max_payload:  # with what we say of it
+            data = b""
+        done = await self._jetstream.publish(name, data, timeout=5, headers=headers)
+        if done.duplicate:
+            # It is there from a try before that we know nothing of; or somebody used its id, which can be
+            # guessed, to hide it. Better twice than not at all.
+            headers["Nats-Msg-Id"] = uuid7()
+            await self._jetstream.publish(name, data, timeout=5, headers=headers)
         log.error("event %s is in %s: %s from %s", headers.get("ce-id"), DEAD, reason, consumer)
         return "dead", Settled(b"+TERM")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -74,6 +75,12 @@ def published_subject(stored: str) -> str:
     if len(tokens) == _KEY + 2 and tokens[_KEY] in _NUMBERS:
         del tokens[_KEY]
     return ".".join(tokens)
+
+
+def wire_size(headers: Mapping[str, str], data: bytes) -> int:
+    """Bytes of a message as NATS counts them against `max_payload`. nats-py counts the data alone, and the
+    server ends the connection of who sends more."""
+    return 14 + sum(len(key) + len(value.encode()) + 4 for key, value in headers.items()) + len(data)
 
 
 def key_of(aggregate_id: str) -> str:

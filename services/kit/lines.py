@@ -143,7 +143,8 @@ class Line:
             if message is None:
                 asked = 0
                 continue
-            status = (message.headers or {}).get("Status")
+            # A message of JetStream itself has no reply address; an event may say anything of itself.
+            status = None if message.reply else (message.headers or {}).get("Status")
             if status is None:
                 asked -= 1
                 await self._receive(message)
@@ -181,7 +182,7 @@ class Line:
                 while True:
                     late.append(inbox._pending_queue.get_nowait())
             for one in late:
-                if "Status" not in (one.headers or {}):
+                if one.reply:
                     await self._give_back(one, 0)
             return None
         if isinstance(message, nats.errors.TimeoutError | asyncio.CancelledError):

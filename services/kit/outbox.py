@@ -17,8 +17,9 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from opentelemetry import trace
 
+from kit import origin
 from kit.errors import Unavailable
-from kit.events import Entry, plain_subject
+from kit.events import Entry, plain_subject, wire_size
 from kit.mongo import Store
 from kit.telemetry import EVENTS_PUBLISHED, EVENTS_REFUSED, OUTBOX_PENDING, parent_from, traceparent, tracer
 
@@ -138,18 +139,23 @@ class Relay:
             kind=trace.SpanKind.PRODUCER,
             attributes={"event.id": entry.id},
         ) as span:
+            subject, pause = plain_subject(entry.subject), 0.1
             headers = {
                 "Nats-Msg-Id": entry.id,
+                origin.STREAM: subject.split(".")[1],
+                origin.SUBJECT: subject,
                 "ce-id": entry.id,
                 "ce-type": entry.type,
                 "ce-source": entry.source,
                 "ce-time": entry.time,
                 "traceparent": traceparent(span) or entry.traceparent,
             }
-            subject, pause = plain_subject(entry.subject), 0.1
+            data = entry.payload()
             while True:
                 try:
-                    await self._jetstream.publish(subject, entry.payload(), timeout=5, headers=headers)
+                    if wire_size(headers, data) > self._jetstream._nc.max_payload:
+                        raise nats.errors.MaxPayloadError
+                    await self._jetstream.publish(subject, data, timeout=5, headers=headers)
                 except nats.errors.MaxPayloadError as error:
                     EVENTS_PUBLISHED.labels(entry.type, "refused").inc()
                     raise Refused(f"{entry.type} is larger than NATS takes") from error

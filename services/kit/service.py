@@ -272,7 +272,10 @@ class Service:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(relay.run())
             tasks.create_task(measure_dead(jetstream))
-            self._consumers = [Consumer(client, subscription) for subscription in self.subscriptions]
+            self._consumers = [
+                Consumer(client, subscription, unmarked=self.settings.unmarked_events)
+                for subscription in self.subscriptions
+            ]
             for consumer in self._consumers:
                 tasks.create_task(consumer.run())
 

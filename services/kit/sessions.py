@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from kit import origin
 from kit.auth import REMEMBERED, TokenVerifier
 from kit.events import subject
 from kit.ids import derived
@@ -128,6 +129,7 @@ class EndedSessions:
 
     async def listen(self, client: Client) -> None:
         """Hears from now on what identity announces; what came before is asked for."""
+        origin.strict(client)
         for name in SUBJECTS:
             await client.subscribe(name, cb=self._heard)
         self.missed()
@@ -147,6 +149,9 @@ class EndedSessions:
                 continue
 
     async def _heard(self, message: Msg) -> None:
+        if why := origin.fault_heard("identity", message):
+            log.error("what %s says is not identity's: %s", message.subject, why)
+            return
         try:
             # NATS lets a service that fetches events have them sent here. They come under their own subject.
             kind = message.subject.rpartition(".")[0]

@@ -78,6 +78,11 @@ class Settings(TlsSettings):
     mongodb_url: str = Field(default="mongodb://127.0.0.1:27017", description="where the documents are")
     mongodb_database: str = Field(default="", description="database; empty: motcua_<service>")
     nats_url: str = Field(default="nats://127.0.0.1:4222", description="NATS servers, separated by commas")
+    unmarked_events: bool = Field(
+        default=False,
+        description="take events that do not name their stream, as versions before did not: only while "
+        "one of them still publishes, for a service whose password is stolen can then forge events of others",
+    )
     stream_replicas: int = Field(default=1, ge=1, le=5, description="copies of each JetStream stream")
     grpc_listen: str = Field(
         default="127.0.0.1:0", description="host:port of the gRPC API; port 0 picks a free one"

@@ -32,6 +32,7 @@ EVENTS_HANDLED = Histogram(
     "event_handled_seconds", "Events handled", ("consumer", "type", "outcome"), buckets=SECONDS
 )
 EVENTS_PUBLISHED = Counter("event_published", "Events published", ("type", "outcome"))
+EVENTS_FOREIGN = Counter("event_foreign", "Events that are not of the stream, or the subject, they came from")
 
 
 class Measured(Collector):

@@ -67,6 +67,7 @@ class Line:
         id = uuid7()
         known = {
             "Nats-Msg-Id": id,
+            "Nats-Expected-Stream": self.stream,
             "ce-id": id,
             "ce-type": message.DESCRIPTOR.full_name,
             "ce-time": clock.to_text(clock.now()),
@@ -74,6 +75,9 @@ class Line:
         name = subject(self.stream, "StringValue", key)
         payload = message.SerializeToString() if data is None else data
         await self.jetstream.publish(name, payload, headers={**known, **(headers or {})})
+
+    async def publish_dead(self, headers: dict[str, str]) -> int:
+        return (await self.jetstream.publish(f"dead.test-{self.stream}", b"x", headers=headers)).seq
 
     async def consumers(self) -> dict[str, ConsumerInfo]:
         return {info.name: info for info in await self.jetstream.consumers_info(self.stream)}
@@ -497,6 +501,58 @@ async def test_what_was_set_aside_can_be_replayed(line: Line, eventually: Eventu
         await dead.replay(line.jetstream, buried.seq)
         await eventually(lambda: line.seen == ["later"])
     assert await line.buried() == []
+
+
+async def test_what_is_too_large_for_dead_is_replayed_from_its_stream(
+    line: Line, eventually: Eventually
+) -> None:
+    """NATS takes the event, but not with what DEAD says of it beside."""
+    most = 2**20 - 330  # letters; a little more as a message
+    line.fail = FailedPrecondition("WRONG_STATE")
+    await line.publish(StringValue(value="x" * most))
+    async with consuming(line):
+        [buried] = await eventually(line.buried)
+        assert not buried.data
+        line.fail = None
+        await dead.replay(line.jetstream, buried.seq or 0)
+        await eventually(lambda: line.seen == ["x" * most])
+    assert await line.buried() == []
+
+
+async def test_what_says_not_which_event_it_was_is_not_replayed(line: Line) -> None:
+    for headers, why in (
+        ({}, "does not say"),
+        ({"dead-original": "DEAD:1"}, "does not say"),
+        ({"dead-original": "*:1"}, "does not say"),
+        ({"dead-original": f"{line.stream}:9" + "9" * 30}, "does not say"),
+        ({"dead-original": f"{line.stream}:999999"}, "not there any more"),
+        ({"dead-original": "nowhere:1"}, "not there any more"),
+    ):
+        done = await line.publish_dead(headers)
+        with pytest.raises(dead.NotReplayed, match=why):
+            await dead.replay(line.jetstream, done)
+
+
+async def test_events_of_before_they_named_their_stream_are_taken_when_told_so(
+    line: Line, eventually: Eventually
+) -> None:
+    told = {"ce-id": "e1", "ce-type": StringValue.DESCRIPTOR.full_name, "ce-time": clock.to_text(clock.now())}
+    name, data = subject(line.stream, "StringValue", "k"), StringValue(value="old").SerializeToString()
+    await line.jetstream.publish(name, data, headers=told)
+    async with consuming(line):
+        [buried] = await eventually(line.buried)
+        assert (buried.headers or {})["dead-reason"] == "FOREIGN"
+        with pytest.raises(dead.NotReplayed):
+            await dead.replay(line.jetstream, buried.seq or 0)
+        await dead.replay(line.jetstream, buried.seq or 0, unmarked=True)
+        await eventually(lambda: line.seen == ["old"])
+    taking = Consumer(line.client, line.subscription(), unmarked=True)
+    running = asyncio.create_task(taking.run())
+    await line.jetstream.publish(name, data, headers=told)
+    await line.jetstream.publish(name, data, headers={**told, "Nats-Expected-Stream": line.stream})
+    await eventually(lambda: line.seen == ["old"] * 3)
+    await taking.stop()
+    await running
 
 
 class Gauges:

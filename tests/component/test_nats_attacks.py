@@ -85,7 +85,10 @@ async def test_no_service_lets_its_stream_take_the_events_of_another(server: str
 
 @pytest.mark.proof("9.11")
 async def test_no_service_lets_its_stream_announce_in_the_name_of_another(server: str) -> None:
-    republish = {"src": "motcua.dossier.>", "dest": "motcua.payment.v1.charge_paid.x"}
+    republish = {
+        "src": "motcua.dossier.v1.dossier_submitted.*.*",
+        "dest": "motcua.payment.v1.charge_paid.{{wildcard(2)}}",
+    }
     forged, _ = await played(server, {"republish": republish})
     assert forged == 0
 

@@ -191,7 +191,8 @@ async def test_a_service_handles_and_sets_aside_what_it_hears(
         for number in range(12):
             kind = kinds[number % len(kinds)]
             name = subject(heard.stream, kind.DESCRIPTOR.name, f"k{number}")
-            await other.client.jetstream().publish(name, b"", headers=an_event(kind))
+            headers = {**an_event(kind), "Nats-Expected-Stream": heard.stream}
+            await other.client.jetstream().publish(name, b"", headers=headers)
 
         async def done() -> bool:
             dead = (await own.client.jetstream().stream_info(DEAD)).state.messages
@@ -257,17 +258,19 @@ async def test_a_service_makes_changes_destroys_and_reads_nothing_past_its_consu
 async def test_the_operator_looks_into_dead_and_announces_again(server: str) -> None:
     async with signed_in(server, "dossier") as dossier, signed_in(server, "operator") as own:
         jetstream = own.client.jetstream()
-        headers = {
-            **an_event(StringValue),
-            "dead-subject": subject("dossier", "DossierSubmitted", "k1"),
-            "dead-consumer": "dossier-vault",
-        }
+        named = {"Nats-Expected-Stream": "dossier"}
+        about = {**an_event(StringValue), "Nats-Msg-Id": "first"}
+        name = subject("dossier", "DossierSubmitted", "k1")
+        done = await dossier.client.jetstream().publish(name, b"x", headers=about | named)
+        headers = {**about, "dead-original": f"dossier:{done.seq}", "dead-consumer": "dossier-vault"}
         await dossier.client.jetstream().publish("dead.dossier-vault", b"x", headers=headers)
         [waiting] = await dead.messages(jetstream)
         assert waiting.seq is not None
         await dead.replay(jetstream, waiting.seq)
         assert await dead.messages(jetstream) == []
-        assert (await jetstream.stream_info("dossier")).state.messages == 1
+        assert (await jetstream.stream_info("dossier")).state.messages == 2
+        again = await jetstream.get_msg("dossier", done.seq + 1)
+        assert (again.data, (again.headers or {})["ce-id"]) == (b"x", about["ce-id"])
         assert own.refused == []
         for name in ("$JS.API.STREAM.PURGE.DEAD", "$JS.API.STREAM.MSG.DELETE.dossier", "dead.x"):
             assert await own.refuses("publish", name), name
@@ -289,7 +292,8 @@ async def test_everybody_hears_which_sessions_have_ended(
         await ended.listen(own.client)
         await own.client.flush()
         name = subject("identity", "SessionRevoked", session)
-        await identity.client.jetstream().publish(name, message.SerializeToString())
+        headers = {"Nats-Expected-Stream": "identity"}
+        await identity.client.jetstream().publish(name, message.SerializeToString(), headers=headers)
         await eventually(lambda: ended.over(session, "", 0))
         assert own.refused == []
 

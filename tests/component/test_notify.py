@@ -153,6 +153,7 @@ class World:
         entry = entry_of(context, key, message, clock.to_text(at or clock.now()))
         id = id or entry.id
         headers = {"Nats-Msg-Id": uuid7(), "ce-id": id, "ce-type": entry.type, "ce-time": entry.time}
+        headers |= {"Nats-Expected-Stream": context}
         await self.nats.jetstream().publish(entry.subject, entry.payload(), headers=headers)
         return id
 

@@ -418,7 +418,7 @@ async def test_a_new_type_of_event_waits_for_the_newer_replica(line: Line, event
         for number in range(20):
             known = {"ce-type": Duration.DESCRIPTOR.full_name}
             name = subject(line.stream, "Duration", f"k{number}")
-            headers = {**an_event(f"e{number}"), **known}
+            headers = {**an_event(f"e{number}"), **known, "Nats-Expected-Stream": line.stream}
             await line.jetstream.publish(name, b"", headers=headers)
         await publish(line, ["k1", "k2"], range(3))  # what is known goes on
         await eventually(lambda: len(line.seen) + newer.count("google.protobuf.StringValue") == 6)

@@ -178,6 +178,7 @@ class World:
         entry = entry_of("dossier", message.dossier.dossier_id, message, clock.to_text(clock.now()))
         id = id or entry.id
         headers = {"Nats-Msg-Id": uuid7(), "ce-id": id, "ce-type": entry.type, "ce-time": entry.time}
+        headers |= {"Nats-Expected-Stream": "dossier"}
         await self.nats.jetstream().publish(entry.subject, entry.payload(), headers=headers)
         return id
 

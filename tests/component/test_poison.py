@@ -49,6 +49,7 @@ class Room:
     async def publish(self, message: Message, key: str, kind: str = "") -> None:
         id = uuid7()
         headers = {
+            "Nats-Expected-Stream": self.stream,
             "ce-id": id,
             "ce-type": kind or message.DESCRIPTOR.full_name,
             "ce-time": clock.to_text(clock.now()),

@@ -41,7 +41,7 @@ async def publish(nats_url: str) -> AsyncIterator[Callable[..., Any]]:
     client = await nats.connect(nats_url)
 
     async def send(subject: str, payload: bytes = b"") -> None:
-        await client.publish(subject, payload)
+        await client.publish(subject, payload, headers={"Nats-Expected-Stream": subject.split(".")[1]})
         await client.flush()
 
     yield send

@@ -122,6 +122,7 @@ async def measured(url: str, events: int, keys: int, count: int, seconds: float,
             for number in range(events):
                 id = uuid7()
                 headers = {
+                    "Nats-Expected-Stream": stream,
                     "ce-id": id,
                     "ce-type": StringValue.DESCRIPTOR.full_name,
                     "ce-time": clock.to_text(clock.now()),

@@ -63,6 +63,7 @@ async def measured(
             id = uuid7()
             published[id] = time.monotonic()
             headers = {
+                "Nats-Expected-Stream": stream,
                 "ce-id": id,
                 "ce-type": StringValue.DESCRIPTOR.full_name,
                 "ce-time": clock.to_text(clock.now()),

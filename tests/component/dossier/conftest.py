@@ -383,6 +383,7 @@ class World:
         client = await nats.connect(self.settings.nats_url)
         headers = {
             "Nats-Msg-Id": uuid7(),  # the stream's own memory shall not hide a second delivery
+            "Nats-Expected-Stream": subject.split(".")[1],
             "ce-id": id,
             "ce-type": message.DESCRIPTOR.full_name,
             "ce-source": "test",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from kit.events import Entry
@@ -29,6 +30,7 @@ class Answering:
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
+        self._nc = SimpleNamespace(max_payload=2**20)
 
     async def publish(self, *args: Any, **kwargs: Any) -> None:
         self.asked.set()

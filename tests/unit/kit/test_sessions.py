@@ -34,6 +34,7 @@ class Heard:
     def __init__(self, subject: str, data: bytes) -> None:
         self.subject = subject
         self.data = data
+        self.headers = {"Nats-Expected-Stream": "identity"}
 
 
 def of_session(id: str, ago: float = 0.0) -> Ended:
