@@ -124,13 +124,11 @@ class Live:
             changed.set()
 
     async def _notice_event(self, message: Msg) -> None:
-<<<<<<< HEAD
         if not message.subject.startswith(_NOTICES.removesuffix(">")):
             # NATS lets a service that fetches events have them sent here. They come under their own subject.
             log.warning("%s is no announcement of notify", message.subject)
-=======
+            return
         if not _is_of("notify", message):
->>>>>>> a2bf6ea (Take no event that does not name the stream and subject it came from, replay what its stream has rather than what DEAD says, and measure messages as NATS does)
             return
         try:
             event = NoticeCreated.FromString(message.data)
