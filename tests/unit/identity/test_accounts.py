@@ -27,6 +27,7 @@ from identity.domain.delegations import Delegation, DelegationRevoked, Scope
 from identity.domain.identifiers import FieldCheck, Identifier
 from identity.domain.passwords import check_password
 from kit.errors import FailedPrecondition, Forbidden, InvalidInput
+from kit.plain import from_plain
 
 NOW = datetime(2026, 11, 23, 5, tzinfo=UTC)
 AN = Registration(Kind.PERSON, "Nguyễn Thị An", citizen_number="079090000101", phone="0901000101")
@@ -332,3 +333,38 @@ def test_either_side_ends_a_delegation_once_and_nobody_else_does() -> None:
     given.revoke("b", NOW)
     given.revoke("a", NOW + timedelta(hours=1))
     assert (given.revoked, given.events) == (NOW, [DelegationRevoked()])
+
+
+def test_a_contact_names_an_account_only_while_it_is_the_verified_one() -> None:
+    account = from_plain(  # as a release stored it that knew no verification
+        Account,
+        {
+            "id": "a",
+            "kind": "person",
+            "name": "An",
+            "status": "active",
+            "created": "2026-01-01T00:00:00.000Z",
+            "citizen_number": "079090000101",
+            "phone": "0901000101",
+            "email": "an@example.vn",
+            "unheld": [],
+        },
+    )
+    assert [name.type for name in account.identifiers] == ["citizen_number"]
+    assert [name.type for name in account.known_by] == ["citizen_number", "phone", "email"]
+    account.verify_contact("phone", "0901000101")
+    assert [name.type for name in account.identifiers] == ["citizen_number", "phone"]
+    assert account.recovery_address("phone") == "0901000101"
+    account.verify_contact("email", "an@example.vn")
+    assert (account.recovery_address("email"), account.recovery_address("phone")) == ("an@example.vn", "")
+    with pytest.raises(FailedPrecondition, match="CONTACT_CODE_WRONG"):
+        account.verify_contact("email", "other@example.vn")
+    account.email = "moi@example.vn"  # by a release that knows no verification
+    assert not account.email_verified
+    account.update_profile(phone="", email="an@example.vn", locale="", now=NOW)
+    assert account.email_verified, "it is the address that was verified"
+    account.update_profile(phone="0901000999", email="", locale="", now=NOW)
+    account.update_profile(phone="0901000101", email="", locale="", now=NOW)
+    assert not account.phone_verified, "it was another one in between"
+    account.lock(NOW)
+    assert account.recovery_address("email") == ""
