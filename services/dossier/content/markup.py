@@ -14,11 +14,13 @@ MOST_DEPTH = 250
 _MOST_ELEMENTS = 5_000_000
 _STEP = 256 * 1024
 
-# What a browser or an office program would run, show or open as its own, although it is XML.
+# What a browser or an office program would run, show or open as its own, although it is XML. What is included
+# was not signed, and may be a file of whoever opens it.
 _PROGRAMS = {
     "http://www.w3.org/1999/xhtml": "HTML",
     "http://www.w3.org/2000/svg": "SVG",
     "http://www.w3.org/1999/XSL/Transform": "XSLT",
+    "http://www.w3.org/2001/XInclude": "XInclude",
     "http://www.mozilla.org/keymaster/gatekeeper/there.is.only.xul": "XUL",
     "http://schemas.microsoft.com/winfx/2006/xaml/presentation": "XAML",
     "http://schemas.microsoft.com/office/word/2003/wordml": "Word XML",

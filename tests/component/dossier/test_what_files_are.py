@@ -155,6 +155,7 @@ async def test_the_name_follows_what_the_file_is(world: Any, anh: str, filename:
         (b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", ACTIVE),
         (b"<?xml version='1.0'?><!DOCTYPE a SYSTEM 'http://evil/x.dtd'><a/>", ACTIVE),
         (b"<?xml version='1.0'?><?xml-stylesheet href='x.xsl'?><a/>", ACTIVE),
+        (b"<?xml version='1.0'?><a><x xmlns='http://www.w3.org/2001/XInclude'/></a>", ACTIVE),
         (b"<?xml version='1.0'?><a>" + b"<b>" * 5000 + b"</b>" * 5000 + b"</a>", "FILE_TOO_COMPLEX"),
         (b"<?xml version='1.0'?><a><s xmlns='http://www.w3.org/2000/svg'/></a>", ACTIVE),
         (b"<?xml version='1.0'?><a>", "FILE_DAMAGED"),
