@@ -16,6 +16,7 @@ from identity.handlers.sessions import account_named, claimants, end_sessions
 from kit.auth import CITIZEN, Caller, allow, official
 from kit.errors import AlreadyExists, Conflict, FailedPrecondition, Forbidden
 from kit.ids import uuid7
+from kit.text import identifier
 
 _CODE_LETTERS: Final = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # none that are mistaken for another on paper
 _CODE_LENGTH: Final = 10
@@ -189,12 +190,12 @@ async def prove_account(
     account = await ports.accounts.get(account_id)
     stated = check.read("name", name, name_rule(account.kind), required=True)
     its = account.number
-    if its is None or "".join(letter for letter in number if letter.isalnum()) != its.value.replace("-", ""):
+    if its is None or bare(number) != its.value.replace("-", ""):
         check.wrong("number", "NUMBER_DIFFERS", "the papers have another number than the account")
     check.done()
     if its is None:
         raise AssertionError("`done` raised")
-    if account.verified and account.name == stated:
+    if account.verified and same_name(account.name, stated):
         return account, ""
     await _check_free(ports, its, account)
     code = _new_code()
@@ -262,7 +263,12 @@ def _check_desk(caller: Caller, agency: str) -> None:
 
 def typed_code(text: str) -> str:
     """A code as it was made, from what somebody typed: dashes, spaces and case do not matter."""
-    return "".join(letter for letter in text[:50].upper() if letter.isalnum())
+    return bare(text[:50]).upper()
+
+
+def bare(text: str) -> str:
+    """The letters and digits of a number or code that somebody typed, read as `identifier` reads them."""
+    return "".join(letter for letter in identifier(text) if letter.isalnum())
 
 
 def _new_code() -> str:

@@ -51,3 +51,10 @@ def test_eth_and_d_with_stroke_are_found_as_the_same_letter() -> None:
     assert text.fold("\u0189ường \u00f0i") == "duong di"
     assert text.fold("ho\u200b so\u3164") == "ho so"
     assert text.fold("１.００１６１２") == "1.001612"
+
+
+def test_a_code_from_a_counter_is_read_however_it_was_typed() -> None:
+    from identity.handlers.proving import typed_code
+
+    assert typed_code(" ab２3d\u200b-fgh45 ") == "AB23DFGH45"
+    assert typed_code("ＡＢ２３Ｄ–FGH45") == "AB23DFGH45"
