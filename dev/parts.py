@@ -126,6 +126,7 @@ class Keys:
         self.services_file = folder / "services.json"
         self.services = {name: secret(folder, f"service-{name}") for name in (*SERVICES, "gateway", IMPORTER)}
         write_private(self.services_file, json.dumps(self.services))
+        self.second_factor = secret(folder, "second-factor")
         self.vnpay = secret(folder, "vnpay")
         self.bank = secret(folder, "bank")
         self.downloads = secret(folder, "downloads")
@@ -177,6 +178,7 @@ def _service(name: str, options: Options, where: Addresses, keys: Keys) -> Part:
         "identity": {
             "IDENTITY_SIGNING_KEYS": str(keys.signing_keys),
             "SERVICE_SECRETS_FILE": str(keys.services_file),
+            "SECOND_FACTOR_KEYS": json.dumps([keys.second_factor]),
         },
         "dossier": {
             "OBJECT_STORE_URL": os.environ.get("OBJECT_STORE_URL") or (options.data / "objects").as_uri(),

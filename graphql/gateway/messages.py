@@ -200,6 +200,42 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Đề nghị này không còn chờ trả lời.",
         "The request does not wait for an answer any more.",
     ),
+    # Second factors
+    "CHALLENGE_UNKNOWN": (
+        "Bước này đã hết hạn hoặc bắt đầu từ thiết bị khác; hãy đăng nhập lại.",
+        "This step is over, or was begun on another device; sign in again.",
+    ),
+    "SECOND_FACTOR_WRONG": ("Mã xác thực không đúng.", "Not the right second factor."),
+    "SECOND_FACTOR_MISSING": (
+        "Hãy nhập mã xác thực, hoặc một mã khôi phục.",
+        "Enter a code, or a recovery code.",
+    ),
+    "SECOND_FACTOR_REQUIRED": (
+        "Tài khoản này phải đăng nhập bằng yếu tố xác thực thứ hai.",
+        "This account signs in with its second factor.",
+    ),
+    "SECOND_FACTOR_NEEDED": (
+        "Tài khoản này phải có ít nhất một yếu tố xác thực thứ hai.",
+        "This account must have a second factor.",
+    ),
+    "SECOND_FACTOR_NOT_FOUND": (
+        "Tài khoản không có yếu tố xác thực này.",
+        "The account has no such second factor.",
+    ),
+    "SECOND_FACTOR_UNREADABLE": (
+        "Hiện chưa kiểm tra được mã xác thực; hãy báo quản trị viên.",
+        "Codes cannot be checked now; tell the administrator.",
+    ),
+    "NO_SECOND_FACTOR": (
+        "Tài khoản chưa có yếu tố xác thực thứ hai.",
+        "The account has no second factor.",
+    ),
+    "WAY_NOT_OFFERED": (
+        "Cách xác thực này không dùng được ở đây.",
+        "This kind of second factor is not offered here.",
+    ),
+    "KEY_KNOWN": ("Tài khoản đã có khóa này.", "The account has this key already."),
+    "TOO_MANY_KEYS": ("Tài khoản đã có quá nhiều khóa.", "The account has too many keys already."),
     "OIDC_NOT_OFFERED": (
         "Ở đây chưa có đăng nhập bằng tài khoản định danh.",
         "There is no sign-in with an electronic identity here.",

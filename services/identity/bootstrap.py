@@ -12,25 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import Field, SecretStr
+from pydantic import AwareDatetime, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from identity import seed
-from identity.domain.accounts import Kind
+from identity.domain.accounts import ROLE_NAMES, Kind
 from identity.domain.agencies import Level
 from identity.domain.sessions import Limits
 from identity.grpc_api import IdentityApi
 from identity.handlers import later
-from identity.handlers.ports import Ports
+from identity.handlers.ports import Challenge, PendingSignIn, Ports
 from identity.oidc import Client, OpenIdProvider
 from identity.passwords import Passwords
+from identity.sealing import Sealer
 from identity.store import (
     Attempts,
     Devices,
     Limit,
     Names,
     OneTimes,
-    SignIns,
+    Waiting,
     account_store,
     agency_store,
     delegation_store,
@@ -113,6 +114,16 @@ class IdentitySettings(Settings):
     oidc_proven_acr: list[str] = Field(
         default=[], description="JSON array of the values of `acr` that prove who somebody is; empty: none"
     )
+    second_factor_keys: list[SecretStr] = Field(
+        default=[],
+        description="JSON array of random texts of at least 32 letters: the first encrypts the secrets of "
+        "officials' authenticator apps, all decrypt, so that it can be changed; empty: nobody can add an app",
+    )
+    second_factor_required: dict[str, AwareDatetime] = Field(
+        default={},
+        description="JSON object of officials who must sign in with a second factor, and the instant from "
+        "which they must: `*` all, `leader` a role, `@H32` an agency and those below it, `leader@H32` both",
+    )
     argon2_memory_kib: int = Field(
         default=19 * 1024, ge=64, description="memory of one password hash, in KiB"
     )
@@ -158,6 +169,7 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         )
         secrets = _service_secrets(settings)
         demo = _json_file("IDENTITY_SEED", settings.identity_seed) if settings.identity_seed else None
+        sealer = _sealer_of(settings)
     except ValueError as error:
         raise CannotStart(f"identity: {error}") from error
     database = mongo.connect(settings.mongodb_url, settings.mongodb_database or "motcua_identity")
@@ -179,6 +191,8 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
             "verify-address": Limit(10, _DAY),
             "sign-up": Limit(settings.sign_up_tries_address, _WINDOW),
             "oidc": Limit(settings.sign_in_tries_address, _WINDOW),
+            "second-factor": Limit(settings.sign_in_tries, _DAY),
+            "second-factor-begin": Limit(30, _WINDOW),
             "delegate": Limit(30, _WINDOW),
             "delegation-received": Limit(10, _DAY),
         },
@@ -192,7 +206,8 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         timedelta(seconds=settings.official_session_idle),
         timedelta(seconds=settings.official_session_longest),
     )
-    sign_ins, provider = SignIns(database), _provider_of(settings)
+    sign_ins, provider = Waiting(database, "sign_ins", PendingSignIn), _provider_of(settings)
+    challenges = Waiting(database, "challenges", Challenge)
     ports = Ports(
         accounts=accounts,
         agencies=agencies,
@@ -209,7 +224,10 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         service_secrets=secrets,
         sign_ins=sign_ins,
         one_times=one_times,
+        challenges=challenges,
         provider=provider,
+        sealer=sealer,
+        must_have=settings.second_factor_required,
     )
 
     async def own_ended() -> list[Ended]:
@@ -249,10 +267,34 @@ def build(settings: IdentitySettings, now: clock.Clock = clock.now) -> Service:
         database=database,
         stores=[accounts, agencies, sessions, delegations],
         tasks=[sweep],
-        opening=[attempts.prepare, devices.prepare, sign_ins.prepare, one_times.prepare, load_seed],
+        opening=[
+            attempts.prepare,
+            devices.prepare,
+            sign_ins.prepare,
+            one_times.prepare,
+            challenges.prepare,
+            load_seed,
+        ],
         closing=[close],
         verifier=TokenVerifier(own_keys, EndedSessions(own_ended)),
     )
+
+
+def _sealer_of(settings: IdentitySettings) -> Sealer | None:
+    """What encrypts secrets of authenticator apps, if keys are set. Raises ValueError with one clear line."""
+    for whom in settings.second_factor_required:
+        role, _, agency = whom.partition("@")
+        if whom != "*" and (role not in (*ROLE_NAMES, "") or not (role or agency)):
+            raise ValueError(
+                f"SECOND_FACTOR_REQUIRED: {whom!r} is neither *, a role, @agency nor role@agency"
+            )
+    keys = [key.get_secret_value() for key in settings.second_factor_keys]
+    if not keys and settings.second_factor_required:
+        raise ValueError("SECOND_FACTOR_REQUIRED needs SECOND_FACTOR_KEYS, else nobody could add one")
+    try:
+        return Sealer(keys) if keys else None
+    except ValueError as error:
+        raise ValueError(f"SECOND_FACTOR_KEYS: {error}") from None
 
 
 def _provider_of(settings: IdentitySettings) -> OpenIdProvider | None:

@@ -10,9 +10,18 @@ from google.protobuf.message import Message
 from identity.domain.accounts import Account
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import hints_on
-from identity.handlers import accounts, agencies, delegations, oidc, proving, recovery, sessions
+from identity.handlers import (
+    accounts,
+    agencies,
+    delegations,
+    oidc,
+    proving,
+    recovery,
+    second_factor,
+    sessions,
+)
 from identity.handlers.ports import Ports
-from identity.handlers.sessions import SignedIn
+from identity.handlers.sessions import Challenged, SignedIn
 from identity.messages import (
     account_message,
     agency_message,
@@ -26,6 +35,8 @@ from identity.messages import (
     scope_of,
     status_of,
     timestamp,
+    way_message,
+    way_of,
 )
 from kit.errors import FieldViolation, InvalidInput
 from kit.grpc_server import current_caller
@@ -71,11 +82,107 @@ class IdentityApi(grpc_pb.IdentityServiceServicer):
             user_agent=request.user_agent,
             device_token=request.device_token,
         )
+        if isinstance(signed_in, Challenged):
+            return pb.SignInResponse(
+                second_factor=pb.SecondFactorRequired(
+                    challenge=signed_in.challenge,
+                    expire_time=timestamp(signed_in.expires),
+                    ways=map(way_message, signed_in.ways),
+                    enrol=signed_in.enrol,
+                ),
+                device_token=signed_in.device_token,
+            )
         return pb.SignInResponse(
             tokens=_tokens(signed_in),
             account=account_message(signed_in.account),
             device_token=signed_in.device_token,
         )
+
+    async def CompleteSignIn(
+        self, request: pb.CompleteSignInRequest, context: Any
+    ) -> pb.CompleteSignInResponse:
+        signed_in = await second_factor.complete_sign_in(
+            self._ports,
+            current_caller(),
+            challenge=request.challenge,
+            code=request.code,
+            recovery_code=request.recovery_code,
+            client_address=request.client_address,
+            user_agent=request.user_agent,
+            device_token=request.device_token,
+        )
+        return pb.CompleteSignInResponse(
+            tokens=_tokens(signed_in),
+            account=account_message(signed_in.account),
+            device_token=signed_in.device_token,
+        )
+
+    async def BeginSecondFactor(
+        self, request: pb.BeginSecondFactorRequest, context: Any
+    ) -> pb.BeginSecondFactorResponse:
+        begun = await second_factor.begin_second_factor(
+            self._ports,
+            current_caller(),
+            way=way_of(request.way),
+            name=request.name,
+            challenge=request.challenge,
+            current_password=request.current_password,
+            device_token=request.device_token,
+        )
+        return pb.BeginSecondFactorResponse(
+            challenge=begun.challenge,
+            expire_time=timestamp(begun.expires),
+            secret=begun.secret,
+            address=begun.address,
+        )
+
+    async def CompleteSecondFactor(
+        self, request: pb.CompleteSecondFactorRequest, context: Any
+    ) -> pb.CompleteSecondFactorResponse:
+        added = await second_factor.complete_second_factor(
+            self._ports,
+            current_caller(),
+            challenge=request.challenge,
+            code=request.code,
+            client_address=request.client_address,
+            user_agent=request.user_agent,
+            device_token=request.device_token,
+        )
+        return pb.CompleteSecondFactorResponse(
+            second_factor=_factor(added.factor),
+            recovery_codes=added.recovery_codes,
+            tokens=_tokens(added.signed_in) if added.signed_in else None,
+            account=account_message(added.account),
+            device_token=added.signed_in.device_token if added.signed_in else "",
+        )
+
+    async def ListSecondFactors(
+        self, request: pb.ListSecondFactorsRequest, context: Any
+    ) -> pb.ListSecondFactorsResponse:
+        found, left, required = await second_factor.list_second_factors(self._ports, current_caller())
+        return pb.ListSecondFactorsResponse(
+            second_factors=map(_factor, found), recovery_codes_left=left, required=required
+        )
+
+    async def RemoveSecondFactor(
+        self, request: pb.RemoveSecondFactorRequest, context: Any
+    ) -> pb.RemoveSecondFactorResponse:
+        left = await second_factor.remove_second_factor(self._ports, current_caller(), id=request.id)
+        return pb.RemoveSecondFactorResponse(second_factors=map(_factor, left))
+
+    async def RenewRecoveryCodes(
+        self, request: pb.RenewRecoveryCodesRequest, context: Any
+    ) -> pb.RenewRecoveryCodesResponse:
+        codes = await second_factor.renew_recovery_codes(self._ports, current_caller())
+        return pb.RenewRecoveryCodesResponse(recovery_codes=codes)
+
+    async def ResetSecondFactors(
+        self, request: pb.ResetSecondFactorsRequest, context: Any
+    ) -> pb.ResetSecondFactorsResponse:
+        account = await second_factor.reset_second_factors(
+            self._ports, current_caller(), account_id=request.account_id, request=_repeatable(request)
+        )
+        return pb.ResetSecondFactorsResponse(account=_seen(account))
 
     async def BeginOidcSignIn(
         self, request: pb.BeginOidcSignInRequest, context: Any
@@ -440,6 +547,12 @@ def _repeatable(message: Message) -> Request | None:
             asked.ClearField(field)
     request_id = str(getattr(message, "request_id", ""))
     return Request.of(current_caller(), request_id, asked)
+
+
+def _factor(shown: second_factor.Shown) -> pb.SecondFactor:
+    return pb.SecondFactor(
+        id=shown.id, way=way_message(shown.way), name=shown.name, create_time=timestamp(shown.created)
+    )
 
 
 def _tokens(signed_in: SignedIn) -> pb.SessionTokens:

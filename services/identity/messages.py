@@ -12,9 +12,11 @@ from identity.domain.accounts import Account, Kind, RoleGrant, Status
 from identity.domain.agencies import Agency, Level
 from identity.domain.delegations import Delegation, Scope, State
 from identity.domain.one_time import Purpose
+from identity.domain.second_factor import Change, Way
 from kit.clock import VIETNAM, now, to_ms
 from kit.errors import FieldViolation, InvalidInput
 from kit.mongo import etag
+from motcua.identity.v1 import events_pb2 as announced
 from motcua.identity.v1 import identity_pb2 as pb
 
 _KINDS = {
@@ -71,6 +73,19 @@ _PAPERS = {
 }
 _PAPER_OUT = {name: value for value, name in _PAPERS.items()}
 _PURPOSE_OF = {value: purpose for purpose, value in _PURPOSES.items()}
+_WAYS = {
+    Way.TOTP: pb.SECOND_FACTOR_WAY_TOTP,
+    Way.WEBAUTHN: pb.SECOND_FACTOR_WAY_WEBAUTHN,
+    Way.RECOVERY_CODE: pb.SECOND_FACTOR_WAY_RECOVERY_CODE,
+}
+_WAY_OF = {value: way for way, value in _WAYS.items()}
+_CHANGES = {
+    Change.ADDED: announced.SECOND_FACTOR_CHANGE_ADDED,
+    Change.REMOVED: announced.SECOND_FACTOR_CHANGE_REMOVED,
+    Change.RESET: announced.SECOND_FACTOR_CHANGE_RESET,
+    Change.CODE_USED: announced.SECOND_FACTOR_CHANGE_CODE_USED,
+    Change.CODES_RENEWED: announced.SECOND_FACTOR_CHANGE_CODES_RENEWED,
+}
 _KIND_OF = {value: kind for kind, value in _KINDS.items()}
 _STATUS_OF = {value: status for status, value in _STATUSES.items()}
 _LEVEL_OF = {value: level for level, value in _LEVELS.items()}
@@ -212,6 +227,21 @@ def purpose_of(value: pb.OneTimePurpose.ValueType) -> Purpose | None:
 def contact_of(value: pb.ContactKind.ValueType) -> str:
     """`email` or `phone`; empty for unspecified or unknown."""
     return _CONTACTS.get(value, "")
+
+
+def way_message(way: Way | None) -> pb.SecondFactorWay.ValueType:
+    """The way of a second factor; unspecified for none."""
+    return _WAYS[way] if way is not None else pb.SECOND_FACTOR_WAY_UNSPECIFIED
+
+
+def way_of(value: pb.SecondFactorWay.ValueType) -> Way | None:
+    """The way that the enum names; None for unspecified or unknown."""
+    return _WAY_OF.get(value)
+
+
+def change_message(change: Change) -> announced.SecondFactorChange.ValueType:
+    """What happened to second factors."""
+    return _CHANGES[change]
 
 
 def kind_of(value: pb.AccountKind.ValueType) -> Kind | None:

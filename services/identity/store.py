@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
@@ -19,16 +19,19 @@ from identity.domain.agencies import Agency
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import Identifier
 from identity.domain.one_time import OneTime, Purpose
+from identity.domain.second_factor import SecondFactorChanged
 from identity.domain.sessions import Session
-from identity.handlers.ports import Ended, PendingSignIn
+from identity.handlers.ports import Challenge, Ended, PendingSignIn
 from identity.messages import (
     agency_message,
+    change_message,
     delegation_message,
     kind_message,
     proof_kind_message,
     purpose_message,
     role_messages,
     timestamp,
+    way_message,
 )
 from kit.clock import Clock, from_text, to_text
 from kit.errors import AlreadyExists, RateLimited
@@ -38,6 +41,7 @@ from kit.plain import from_plain, to_plain
 from motcua.identity.v1 import events_pb2 as announced
 from motcua.identity.v1 import identity_pb2 as pb
 
+T = TypeVar("T", PendingSignIn, Challenge)
 CONTEXT: Final = "identity"
 _MOST_ENDED: Final = 5_000  # ended sessions told at once, the newest; each cost a password hash to begin
 DEVICE_DAYS: Final = 180  # days without a sign-in after which a device is not known any more
@@ -348,25 +352,26 @@ class Devices:
 
 
 @dataclass(frozen=True)
-class SignIns:
-    """Sign-ins that wait for an identity provider: one document each, `{_id: hash of the state, …}`, which is
-    deleted by whoever completes it and expires else."""
+class Waiting(Generic[T]):
+    """What waits to be completed, such as a sign-in: one document each, `{_id: hash of a secret, …}`, which
+    is deleted by whoever completes it and expires else."""
 
     database: Database
+    name: str
+    kind: type[T]
 
     @property
     def _collection(self) -> Collection:
-        return self.database["sign_ins"]
+        return self.database[self.name]
 
     async def prepare(self) -> None:
         """Makes the index by which those that nobody completed expire."""
         expiry = IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=0)
         await patiently(lambda: self._collection.create_indexes([expiry]))
 
-    async def keep(self, state: str, pending: PendingSignIn) -> None:
+    async def keep(self, id: str, waiting: T) -> None:
         """Keeps it until it expires."""
-        value = to_plain(pending)
-        document = {"_id": state, "value": value, "expires": pending.expires}
+        document = {"_id": id, "value": to_plain(waiting), "expires": waiting.expires}
 
         async def step() -> None:
             with contextlib.suppress(DuplicateKeyError):  # our own write, whose answer was lost
@@ -374,13 +379,13 @@ class SignIns:
 
         await patiently(step)
 
-    async def take(self, state: str) -> PendingSignIn | None:
+    async def take(self, id: str) -> T | None:
         """What was kept, for one caller once; after a broken connection perhaps for none."""
-        found = await patiently(lambda: self._collection.find_one({"_id": state}))
+        found = await patiently(lambda: self._collection.find_one({"_id": id}))
         if found is None:
             return None
-        gone = await patiently(lambda: self._collection.delete_one({"_id": state}))
-        return from_plain(PendingSignIn, found["value"]) if gone.deleted_count == 1 else None
+        gone = await patiently(lambda: self._collection.delete_one({"_id": id}))
+        return from_plain(self.kind, found["value"]) if gone.deleted_count == 1 else None
 
 
 @dataclass(frozen=True)
@@ -494,6 +499,15 @@ def _account_event(account: Account, event: object) -> Message | None:
         case accounts.OneTimeSecretRequested(purpose=purpose, at=at):
             return announced.OneTimeSecretRequested(
                 account_id=account.id, purpose=purpose_message(purpose), request_time=timestamp(at)
+            )
+        case SecondFactorChanged(change=change, at=at, way=way, by=by):
+            return announced.SecondFactorChanged(
+                account_id=account.id,
+                change=change_message(change),
+                way=way_message(way),
+                change_time=timestamp(at),
+                admin_id=by,
+                recovery_codes_left=len(account.second.recovery),
             )
         case accounts.SessionsEnded(reason=reason):
             return announced.SessionsEnded(

@@ -20,6 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from kit.auth import AUDIENCE, ISSUER, TOKEN_SECONDS, Caller
 from kit.ids import uuid7
 
+_METHODS: Final = {  # as RFC 8176 calls them, where it does
+    "password": "pwd",
+    "oidc": "oidc",
+    "totp": "otp",
+    "webauthn": "hwk",
+    "recovery_code": "recovery",
+}
 LIFETIME: Final = timedelta(seconds=TOKEN_SECONDS)
 
 
@@ -57,9 +64,11 @@ class Tokens:
         self._kid = keys[0].kid
         self.jwks: Mapping[str, Any] = {"keys": [key.public_jwk() for key in keys]}
 
-    def issue(self, caller: Caller, now: datetime, epoch: int = 0) -> tuple[str, datetime]:
-        """A token that names the caller and the account's epoch in which the session began, and the instant
-        it expires."""
+    def issue(
+        self, caller: Caller, now: datetime, epoch: int = 0, methods: Sequence[str] = ()
+    ) -> tuple[str, datetime]:
+        """A token that names the caller and the account's epoch in which the session began, how they
+        showed who they are (RFC 8176), and the instant it expires."""
         expires = (now + LIFETIME).replace(microsecond=0)
         claims = {
             "sub": caller.subject,
@@ -68,6 +77,7 @@ class Tokens:
             "sid": caller.session,
             "ver": caller.verified,
             "epoch": epoch,
+            "amr": [_METHODS[method] for method in methods if method in _METHODS],
             "iat": int(now.timestamp()),
             "exp": int(expires.timestamp()),
             "iss": ISSUER,

@@ -490,6 +490,26 @@ async def _sessions_ended(ports: Ports, event: Event) -> None:
     await handlers.tell(ports, event.id, News("password_changed", About(), params, to=(message.account_id,)))
 
 
+_SECOND_FACTOR: Final = {
+    identity.SECOND_FACTOR_CHANGE_ADDED: "second_factor_added",
+    identity.SECOND_FACTOR_CHANGE_REMOVED: "second_factor_removed",
+    identity.SECOND_FACTOR_CHANGE_RESET: "second_factor_reset",
+    identity.SECOND_FACTOR_CHANGE_CODE_USED: "recovery_code_used",
+    identity.SECOND_FACTOR_CHANGE_CODES_RENEWED: "recovery_codes_renewed",
+}
+
+
+async def _second_factor_changed(ports: Ports, event: Event) -> None:
+    message: identity.SecondFactorChanged = event.message
+    kind = _SECOND_FACTOR.get(message.change)
+    if kind is None:
+        return  # of a newer release, and without words here
+    params = {"at": _text(message, "change_time") or to_text(event.time)}
+    if kind == "recovery_code_used":
+        params["left"] = str(message.recovery_codes_left)
+    await handlers.tell(ports, event.id, News(kind, About(), params, to=(message.account_id,)))
+
+
 IDENTITY: Final[Mapping[type[Message], Reaction]] = {
     identity.AccountOpened: _opened,
     identity.AccountClaimed: _profile,
@@ -507,6 +527,7 @@ IDENTITY: Final[Mapping[type[Message], Reaction]] = {
     identity.SessionsEnded: _sessions_ended,
     identity.ContactUsed: _contact_used,
     identity.OneTimeSecretRequested: _secret_requested,
+    identity.SecondFactorChanged: _second_factor_changed,
 }
 
 

@@ -22,7 +22,7 @@ import grpc
 from pydantic import Field, ValidationError
 
 from kit.clock import VIETNAM
-from kit.errors import DomainError
+from kit.errors import DomainError, FailedPrecondition
 from kit.grpc_client import Channel, connect
 from kit.ids import derived
 from kit.settings import CannotStart, Settings, wrong
@@ -78,12 +78,29 @@ async def make_official(channel: Channel, token: str, given: argparse.Namespace,
     return f"{account.username} is there with {', '.join(f'{r.agency}:{r.name}' for r in account.roles)}"
 
 
+async def _signed_in(channel: Channel, sign_in: pb.SignInRequest) -> str:
+    """The access token of the admin, who is asked for a code where the password is not enough."""
+    stub = IdentityServiceStub(channel)
+    answer = await stub.SignIn(sign_in)
+    if not answer.HasField("second_factor"):
+        return answer.tokens.access_token
+    if answer.second_factor.enrol:
+        raise FailedPrecondition(
+            "SECOND_FACTOR_NEEDED", "sign in to the portal first, to add a second factor"
+        )
+    code = _ask("Code of the authenticator app: ")
+    shown = pb.CompleteSignInRequest(
+        challenge=answer.second_factor.challenge, device_token=answer.device_token, code=code
+    )
+    return (await stub.CompleteSignIn(shown)).tokens.access_token
+
+
 async def _run(settings: AgencySettings, given: argparse.Namespace) -> str:
     password = _ask(f"Password of {settings.admin_username}: ")
     new = _ask(f"Password for {given.username}: ") if given.do == "official" else ""
     async with connect(settings.identity_target, tls=settings.tls) as channel:
         sign_in = pb.SignInRequest(identifier=settings.admin_username, password=password)
-        token = (await IdentityServiceStub(channel).SignIn(sign_in)).tokens.access_token
+        token = await _signed_in(channel, sign_in)
         if given.do == "agency":
             return await put_agency(channel, token, given)
         return await make_official(channel, token, given, new)

@@ -49,6 +49,13 @@ World = Any
 TABLE = """
 IdentityService.SignUp             | anyone                     | everyone                     |
 IdentityService.SignIn             | anyone                     | everyone                     |
+IdentityService.CompleteSignIn     | anyone                     | everyone                     |
+IdentityService.BeginSecondFactor  | anyone                     | everyone                     |
+IdentityService.CompleteSecondFactor | anyone                   | everyone                     |
+IdentityService.ListSecondFactors  | official                   | officials                    |
+IdentityService.RemoveSecondFactor | official                   | officials                    |
+IdentityService.RenewRecoveryCodes | official                   | officials                    |
+IdentityService.ResetSecondFactors | official:admin             | admin                        | NOT_YOUR_AGENCY
 IdentityService.BeginOidcSignIn    | anyone                     | everyone                     |
 IdentityService.CompleteOidcSignIn | anyone                     | everyone                     |
 IdentityService.RefreshSession     | anyone                     | everyone                     |
@@ -189,6 +196,11 @@ OTHER_NAMES = {  # of handlers that are not named like their RPC
 SHORT_OF_OK = {
     "IdentityService.BeginOidcSignIn": "FAILED_PRECONDITION",  # no provider is set here
     "IdentityService.CompleteOidcSignIn": "FAILED_PRECONDITION",
+    "IdentityService.CompleteSignIn": "UNAUTHENTICATED",  # everybody's challenge is another one
+    "IdentityService.BeginSecondFactor": "INVALID_ARGUMENT",  # nor is any offered here
+    "IdentityService.CompleteSecondFactor": "UNAUTHENTICATED",
+    "IdentityService.RemoveSecondFactor": "FAILED_PRECONDITION",  # a made-up session has shown none
+    "IdentityService.RenewRecoveryCodes": "FAILED_PRECONDITION",
     "IdentityService.ConfirmIdentity": "FAILED_PRECONDITION",  # everybody's code is another one
     "IdentityService.ChangePassword": "INVALID_ARGUMENT",  # everybody's is another one: here all are wrong
     "IdentityService.ResetPassword": "FAILED_PRECONDITION",  # nobody has a link
@@ -320,6 +332,12 @@ async def lock(world: World) -> Message:
         await world.do("IdentityService.CreateOfficial", await create_official(world), "admin")
     ).account
     return idp.SetAccountStatusRequest(account_id=official.id, status=idp.ACCOUNT_STATUS_LOCKED)
+
+
+async def reset_second_factors(world: World) -> Message:
+    locked = await lock(world)
+    assert isinstance(locked, idp.SetAccountStatusRequest)
+    return idp.ResetSecondFactorsRequest(account_id=locked.account_id)
 
 
 async def _session(world: World) -> Any:
@@ -562,6 +580,17 @@ def preferences() -> Message:
 SAMPLES: dict[str, Make] = {
     "IdentityService.SignUp": sign_up,
     "IdentityService.SignIn": always(idp.SignInRequest(identifier="079090000101", password="Motcua@2026")),
+    "IdentityService.CompleteSignIn": always(idp.CompleteSignInRequest(challenge="c", code="123456")),
+    "IdentityService.BeginSecondFactor": always(
+        idp.BeginSecondFactorRequest(way=idp.SECOND_FACTOR_WAY_TOTP, challenge="c")
+    ),
+    "IdentityService.CompleteSecondFactor": always(
+        idp.CompleteSecondFactorRequest(challenge="c", code="123456")
+    ),
+    "IdentityService.ListSecondFactors": always(idp.ListSecondFactorsRequest()),
+    "IdentityService.RemoveSecondFactor": always(idp.RemoveSecondFactorRequest(id="totp")),
+    "IdentityService.RenewRecoveryCodes": always(idp.RenewRecoveryCodesRequest()),
+    "IdentityService.ResetSecondFactors": reset_second_factors,
     "IdentityService.RefreshSession": refresh,
     "IdentityService.SignOut": sign_out,
     "IdentityService.ListEndedSessions": always(idp.ListEndedSessionsRequest()),

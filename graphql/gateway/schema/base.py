@@ -197,13 +197,13 @@ PROBLEMS = (
 Act = Callable[..., Awaitable[Any]]
 
 
-def mutation(answers: type, description: str) -> Callable[[Act], Any]:
+def mutation(answers: type | tuple[type, ...], description: str) -> Callable[[Act], Any]:
     """Decorates `async def sign_in(self, info, input)`: failures become problems, and the answer is the
-    union of `answers` and them, named after the mutation (`SignInResult`)."""
+    union of `answers` (one type, or several) and them, named after the mutation (`SignInResult`)."""
 
     def decorate(act: Act) -> Any:
         name = "".join(word.capitalize() for word in act.__name__.split("_")) + "Result"
-        members: Any = Union[(answers, *PROBLEMS)]
+        members: Any = Union[(*(answers if isinstance(answers, tuple) else (answers,)), *PROBLEMS)]
         union = Annotated[members, strawberry.union(name)]
 
         @wraps(act)

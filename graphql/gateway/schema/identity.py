@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from gateway.binding import enum, fill, view
 from gateway.messages import text
 from gateway.relay import connect
 from gateway.scalars import Date, DateTime
-from gateway.schema.base import Connection, Info, Node, mutation, one, own, resolver, rpc
+from gateway.schema.base import Connection, Info, Node, mutation, one, own, plain, resolver, rpc
 from gateway.schema.dossier import AccountDossiers
 from gateway.schema.notify import AccountNotices
 from gateway.schema.payment import AccountPayments
@@ -147,6 +148,88 @@ class ContactKind(IntEnum):
     PHONE = 2
 
 
+@enum(pb.SecondFactorWay, "SECOND_FACTOR_WAY_")
+class SecondFactorWay(IntEnum):
+    """How an official shows a second factor. TOTP is a code of an authenticator app, WEBAUTHN a security key
+    or passkey."""
+
+    TOTP = 1
+    WEBAUTHN = 2
+    RECOVERY_CODE = 3
+
+
+@dataclass(frozen=True)
+class MoreAsked:
+    """The second factor that a sign-in asks for."""
+
+    challenge: str
+    expire_time: Timestamp
+    ways: Sequence[int]
+    enrol: bool
+    device_token: str | None
+
+
+@view(MoreAsked)
+class SecondFactorRequired:
+    """The password was right, and a second factor is asked for: bring the challenge to completeSignIn. With
+    `enrol` the account must have one and has none: bring it to beginSecondFactor."""
+
+    challenge: str = strawberry.field(
+        description="Serves once, from this device, and a few times after wrong tries."
+    )
+    expire_time: DateTime
+    ways: list[SecondFactorWay] = strawberry.field(
+        description="How the account can go on; with `enrol` what it can add."
+    )
+    enrol: bool
+    device_token: str | None = strawberry.field(
+        description="Bring it along with the challenge. Null when it went into a cookie."
+    )
+
+
+@view(pb.SecondFactor)
+class SecondFactor:
+    """Something that an official signs in with beside the password."""
+
+    key: str = plain(lambda factor: factor.id, description="For removeSecondFactor.")
+    way: SecondFactorWay | None
+    name: str | None
+    create_time: DateTime | None
+
+
+@view(pb.ListSecondFactorsResponse)
+class SecondFactors:
+    """What an official signs in with beside the password."""
+
+    second_factors: list[SecondFactor]
+    recovery_codes_left: int
+    required: bool = strawberry.field(description="Whether there must be one.")
+
+
+@view(pb.BeginSecondFactorResponse)
+class SecondFactorBeginning:
+    """A second factor that is about to be added."""
+
+    challenge: str = strawberry.field(description="For completeSecondFactor.")
+    expire_time: DateTime
+    secret: str | None = strawberry.field(description="What is typed into the app; shown once.")
+    address: str | None = strawberry.field(description="The same as an `otpauth:` address, for a QR code.")
+
+
+@view(pb.RemoveSecondFactorResponse)
+class LeftSecondFactors:
+    """The second factors that are left."""
+
+    second_factors: list[SecondFactor]
+
+
+@view(pb.RenewRecoveryCodesResponse)
+class RecoveryCodes:
+    """Codes that sign in in place of the second factor, once each. They are shown once."""
+
+    recovery_codes: list[str]
+
+
 @view(pb.Delegation, key="id")
 class Delegation:
     """One account may act for another, from the other's acceptance on. Until then neither learns who the
@@ -274,6 +357,26 @@ class Session:
     )
 
 
+@dataclass(frozen=True)
+class Added:
+    """A second factor that was added, and the session if a sign-in waited for it."""
+
+    second_factor: pb.SecondFactor
+    recovery_codes: list[str]
+    session: OpenSession | None
+
+
+@view(Added)
+class AddedSecondFactor:
+    """A second factor that was added."""
+
+    second_factor: SecondFactor
+    recovery_codes: list[str] = strawberry.field(
+        description="With the first second factor: they sign in in its place, once each. Shown once."
+    )
+    session: Session | None = strawberry.field(description="When a sign-in waited for it.")
+
+
 @view(pb.BeginOidcSignInResponse)
 class OidcSignIn:
     """A sign-in with the identity provider that has begun."""
@@ -379,6 +482,62 @@ class SignInInput:
         default=None, description="From an earlier sign-in. Absent: the one in the cookie."
     )
     delivery: TokenDelivery = TokenDelivery.BODY
+
+
+@strawberry.input
+class CompleteSignInInput:
+    request_id: str | None = None
+    challenge: str = strawberry.field(description="From signIn.")
+    code: str | None = strawberry.field(default=None, description="Of the authenticator app.")
+    recovery_code: str | None = None
+    device_token: str | None = strawberry.field(
+        default=None, description="From signIn. Absent: the one in the cookie."
+    )
+    delivery: TokenDelivery = TokenDelivery.BODY
+
+
+@strawberry.input
+class BeginSecondFactorInput:
+    request_id: str | None = None
+    way: SecondFactorWay
+    name: str | None = strawberry.field(default=None, description="What the owner calls it.")
+    challenge: str | None = strawberry.field(
+        default=None, description="From signIn, when the account must have one. Absent: for the caller."
+    )
+    current_password: str | None = strawberry.field(
+        default=None, description="Needed by a caller who has no second factor yet."
+    )
+    device_token: str | None = strawberry.field(
+        default=None, description="From signIn. Absent: the one in the cookie."
+    )
+
+
+@strawberry.input
+class CompleteSecondFactorInput:
+    request_id: str | None = None
+    challenge: str = strawberry.field(description="From beginSecondFactor.")
+    code: str | None = strawberry.field(default=None, description="That the app shows.")
+    device_token: str | None = strawberry.field(
+        default=None, description="From signIn. Absent: the one in the cookie."
+    )
+    delivery: TokenDelivery = TokenDelivery.BODY
+
+
+@strawberry.input
+class RemoveSecondFactorInput:
+    request_id: str | None = None
+    key: str = strawberry.field(description="Of the second factor.")
+
+
+@strawberry.input
+class RenewRecoveryCodesInput:
+    request_id: str | None = None
+
+
+@strawberry.input
+class ResetSecondFactorsInput:
+    request_id: str | None = None
+    account_id: strawberry.ID
 
 
 @strawberry.input
@@ -555,6 +714,16 @@ class IdentityQuery:
         context.wanted_locale = context.wanted_locale or reply.account.locale
         return reply.account
 
+    @resolver(
+        SecondFactors | None,
+        description="What the caller, an official, signs in with beside the password; null for others.",
+    )
+    async def second_factors(self, info: Info) -> Any:
+        context: Context = info.context
+        if context.caller.kind != "official":
+            return None
+        return await context.call(context.services.identity.ListSecondFactors, pb.ListSecondFactorsRequest())
+
     @resolver(Agency | None)
     def agency(self, info: Info, code: str) -> Any:
         return info.context.agencies.load(code)
@@ -606,6 +775,14 @@ def _session(context: Context, reply: Any, *, cookie: bool) -> OpenSession:
     )
 
 
+def _session_on_device(context: Context, reply: Any, *, cookie: bool) -> OpenSession:
+    """The session of a reply, which also makes the device a known one."""
+    if cookie:
+        context.session.known = reply.device_token
+    device = None if cookie else reply.device_token
+    return replace(_session(context, reply, cookie=cookie), device_token=device)
+
+
 @strawberry.type
 class IdentityMutation:
     """Mutations of accounts and sessions."""
@@ -618,7 +795,10 @@ class IdentityMutation:
             request.locale = context.wanted_locale or "vi"
         return (await context.call(context.services.identity.SignUp, request)).account
 
-    @mutation(Session, "Opens a session.")
+    @mutation(
+        (Session, SecondFactorRequired),
+        "Opens a session, or asks for a second factor where the account has one or must have one.",
+    )
     async def sign_in(self, info: Info, input: SignInInput) -> Any:
         context: Context = info.context
         cookie = input.delivery is TokenDelivery.COOKIE
@@ -632,10 +812,87 @@ class IdentityMutation:
             device_token=input.device_token or context.session.device,
         )
         reply = await context.call(context.services.identity.SignIn, request)
+        if reply.HasField("second_factor"):
+            if cookie:
+                context.session.known = reply.device_token
+            asked = reply.second_factor
+            device = None if cookie else reply.device_token
+            return MoreAsked(asked.challenge, asked.expire_time, asked.ways, asked.enrol, device)
+        return _session_on_device(context, reply, cookie=cookie)
+
+    @mutation(Session, "Completes a sign-in with a second factor.")
+    async def complete_sign_in(self, info: Info, input: CompleteSignInInput) -> Any:
+        context: Context = info.context
+        cookie = input.delivery is TokenDelivery.COOKIE
         if cookie:
-            context.session.known = reply.device_token
-        device = None if cookie else reply.device_token
-        return replace(_session(context, reply, cookie=cookie), device_token=device)
+            _cookie_possible(context, "delivery")
+        request = pb.CompleteSignInRequest(
+            challenge=input.challenge,
+            code=input.code or "",
+            recovery_code=input.recovery_code or "",
+            client_address=context.client_address,
+            user_agent=context.user_agent[:200],
+            device_token=input.device_token or context.session.device,
+        )
+        reply = await context.call(context.services.identity.CompleteSignIn, request)
+        return _session_on_device(context, reply, cookie=cookie)
+
+    @mutation(
+        SecondFactorBeginning,
+        "Begins to add a second factor. A caller who has one must have signed in with it in the last ten "
+        "minutes.",
+    )
+    async def begin_second_factor(self, info: Info, input: BeginSecondFactorInput) -> Any:
+        context: Context = info.context
+        request = fill(pb.BeginSecondFactorRequest(device_token=context.session.device), input)
+        return await context.call(context.services.identity.BeginSecondFactor, request)
+
+    @mutation(
+        AddedSecondFactor,
+        "Adds the second factor that was begun. The first one ends all other sessions; a new authenticator "
+        "app replaces the one before.",
+    )
+    async def complete_second_factor(self, info: Info, input: CompleteSecondFactorInput) -> Any:
+        context: Context = info.context
+        cookie = input.delivery is TokenDelivery.COOKIE
+        if cookie:
+            _cookie_possible(context, "delivery")
+        request = pb.CompleteSecondFactorRequest(
+            challenge=input.challenge,
+            code=input.code or "",
+            client_address=context.client_address,
+            user_agent=context.user_agent[:200],
+            device_token=input.device_token or context.session.device,
+        )
+        reply = await context.call(context.services.identity.CompleteSecondFactor, request)
+        opened = _session_on_device(context, reply, cookie=cookie) if reply.HasField("tokens") else None
+        return Added(reply.second_factor, reply.recovery_codes, opened)
+
+    remove_second_factor = rpc(
+        "identity",
+        pb.RemoveSecondFactorRequest,
+        RemoveSecondFactorInput,
+        LeftSecondFactors,
+        "Removes a second factor of the caller, who signed in with one in the last ten minutes.",
+        subject="key",
+    )
+    renew_recovery_codes = rpc(
+        "identity",
+        pb.RenewRecoveryCodesRequest,
+        RenewRecoveryCodesInput,
+        RecoveryCodes,
+        "New recovery codes in place of all old ones, for a caller who signed in with a second factor in the "
+        "last ten minutes.",
+    )
+    reset_second_factors = rpc(
+        "identity",
+        pb.ResetSecondFactorsRequest,
+        ResetSecondFactorsInput,
+        Account,
+        "Takes all second factors of an official away, who lost them, and ends the sessions: for admins of "
+        "their agencies.",
+        answer="account",
+    )
 
     @mutation(
         OidcSignIn,

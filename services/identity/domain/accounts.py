@@ -25,6 +25,7 @@ from identity.domain.names import organisation_name_of, person_name_of
 from identity.domain.one_time import Purpose
 from identity.domain.passwords import check_password
 from identity.domain.proof import COUNTER, Paper, Proof
+from identity.domain.second_factor import Change, SecondFactorChanged, SecondFactors
 from kit.clock import VIETNAM
 from kit.errors import Conflict, FailedPrecondition, Forbidden
 from kit.text import nfc
@@ -162,7 +163,7 @@ class OneTimeSecretRequested:
 @dataclass(frozen=True)
 class SessionsEnded:
     """All sessions of earlier epochs are over but the kept one: `reason` is SIGNED_OUT, PASSWORD_CHANGED,
-    PASSWORD_RESET, LOCKED or DETACHED."""
+    PASSWORD_RESET, LOCKED, DETACHED, SECOND_FACTOR_ADDED or SECOND_FACTOR_RESET."""
 
     reason: str
 
@@ -222,6 +223,7 @@ class Account:
     awaited: AwaitedProof | None = None
     links: tuple[str, ...] = ()
     detached: datetime | None = None
+    second: SecondFactors = field(default_factory=SecondFactors)
     revision: int = 0
     events: list[Any] = field(default_factory=list)
 
@@ -586,6 +588,24 @@ class Account:
         self.password_hash = password_hash
         self.password_mark = ""
         self.end_sessions("PASSWORD_RESET", now)
+
+    def set_second(
+        self, second: SecondFactors, changed: SecondFactorChanged | None = None, *, session: str = ""
+    ) -> None:
+        """These are the account's second factors now, of which the owner is told if something changed.
+
+        The first one ends the sessions that began without, and a reset ends all; `session` goes on. Raises
+        Forbidden (ACCOUNT_LOCKED).
+        """
+        reset = changed is not None and changed.change is Change.RESET
+        if self.status is Status.LOCKED and not reset:
+            raise Forbidden("ACCOUNT_LOCKED", "the account is locked")
+        before, self.second = self.second, second
+        if changed is None:
+            return
+        self.events.append(changed)
+        if before.there != second.there and changed.change in (Change.ADDED, Change.RESET):
+            self.end_sessions(f"SECOND_FACTOR_{changed.change.name}", changed.at, kept=session)
 
     def renew_hash(self, *, verified: str, password_hash: str) -> None:
         """The same password hashed anew, unless it has been changed since it was verified."""

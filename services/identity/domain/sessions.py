@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from identity.domain.second_factor import Way
 from kit.errors import Unauthenticated
 
 GRACE: Final = timedelta(seconds=20)
@@ -39,7 +40,7 @@ class Limits:
 @dataclass(frozen=True)
 class SessionRevoked:
     """A session ended early: `reason` is SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED, PASSWORD_RESET,
-    LOCKED or DETACHED."""
+    LOCKED, DETACHED, SECOND_FACTOR_ADDED, SECOND_FACTOR_RESET or SECOND_FACTOR_REQUIRED."""
 
     reason: str
 
@@ -50,7 +51,8 @@ class Session:
 
     `key` signs and derives the refresh tokens and gives nobody one; `current` and `spent` are hashes of
     the newest token and the one before; `idle_until` moves with each rotation, `until` never. `epoch` is
-    the account's when the session began: `Account.admits` says whether it may go on.
+    the account's when the session began: `Account.admits` says whether it may go on. `methods` tell how its
+    owner showed who they are: `password` or `oidc`, and the way of the second factor.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Session:
     spent: str = ""
     generation: int = 1
     epoch: int = 0
+    methods: tuple[str, ...] = ()
     revoked: datetime | None = None
     revoked_reason: str = ""
     revision: int = 0
@@ -82,6 +85,7 @@ class Session:
         user_agent: str,
         now: datetime,
         epoch: int = 0,
+        methods: tuple[str, ...] = (),
     ) -> tuple[Session, str]:
         """A new session and its first refresh token. `key` and `seed` are 32 random bytes as text each."""
         token = _token(session_id, 1, key, seed)
@@ -96,6 +100,7 @@ class Session:
             rotated=now,
             user_agent=user_agent[:200],
             epoch=epoch,
+            methods=methods,
         )
         return session, token
 
@@ -108,6 +113,16 @@ class Session:
     def live(self) -> bool:
         """Whether nobody has ended it; it may have run out all the same."""
         return self.revoked is None
+
+    @property
+    def second(self) -> bool:
+        """Whether its owner showed a second factor."""
+        return any(way in self.methods for way in Way)
+
+    def show(self, way: Way) -> None:
+        """Its owner has shown a second factor in this way, too."""
+        if way not in self.methods:
+            self.methods = (*self.methods, way.value)
 
     def check_token(self, token: str) -> None:
         """Raises Unauthenticated unless this token was given out in this session, newest or spent."""

@@ -95,7 +95,10 @@ async def complete_oidc_sign_in(
     account = await _account_of(ports, caller, stated, pending)
     if account.status is not Status.ACTIVE:
         raise Forbidden("ACCOUNT_LOCKED", "the account is locked")
-    return await open_session(ports, account, user_agent=user_agent)
+    opened = await open_session(ports, account, user_agent=user_agent, methods=("oidc",))
+    if not isinstance(opened, SignedIn):  # only officials have second factors, and no provider signs them in
+        raise Forbidden("SECOND_FACTOR_REQUIRED", "this account signs in with its second factor")
+    return opened
 
 
 async def _account_of(ports: Ports, caller: Caller, stated: Stated, pending: PendingSignIn) -> Account:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from identity.domain.agencies import Agency
 from identity.domain.delegations import Delegation
 from identity.domain.identifiers import Identifier
 from identity.domain.one_time import OneTime, Purpose
+from identity.domain.second_factor import Way
 from identity.domain.sessions import Limits, Session
 from kit.auth import Caller
 from kit.clock import Clock
@@ -85,7 +86,9 @@ class Tokens(Protocol):
 
     @property
     def jwks(self) -> Mapping[str, Any]: ...
-    def issue(self, caller: Caller, now: datetime, epoch: int = 0) -> tuple[str, datetime]: ...
+    def issue(
+        self, caller: Caller, now: datetime, epoch: int = 0, methods: Sequence[str] = ()
+    ) -> tuple[str, datetime]: ...
 
 
 class Attempts(Protocol):
@@ -184,9 +187,50 @@ class SignIns(Protocol):
 
 
 @dataclass(frozen=True)
+class Challenge:
+    """What waits for a second factor, of an account in an epoch: a sign-in, or with `enrol` the beginning of
+    a new factor, in the session if there is one.
+
+    `device` is the hash of the token of the device that began it, and `methods` what its owner has shown.
+    Of a factor that is to be added: its way, its name, and the sealed secret.
+    """
+
+    account: str
+    epoch: int
+    expires: datetime
+    device: str = ""
+    session: str = ""
+    methods: tuple[str, ...] = ()
+    tries_left: int = 5
+    enrol: bool = False
+    way: Way | None = None
+    name: str = ""
+    secret: str = ""
+
+
+class Challenges(Protocol):
+    """What waits for a second factor, by the hash of its id."""
+
+    async def keep(self, id: str, challenge: Challenge) -> None:
+        """Keeps it until it expires."""
+
+    async def take(self, id: str) -> Challenge | None:
+        """What was kept, for one caller once."""
+
+
+class Sealer(Protocol):
+    """Encrypts what is stored of an account and must be read again."""
+
+    def seal(self, text: str, of: str) -> str: ...
+    def open(self, sealed: str, of: str) -> str: ...
+    def outdated(self, sealed: str) -> bool: ...
+
+
+@dataclass(frozen=True)
 class Ports:
     """Everything the use cases work with. `service_secrets` are SHA-256 digests by service, several
-    while a secret is changed. `ended` answers what ended since an instant, newest first."""
+    while a secret is changed. `ended` answers what ended since an instant, newest first. `must_have` are the
+    rules of `identity.domain.second_factor.must_have`; without a sealer nobody can add an app."""
 
     accounts: Aggregates[Account]
     agencies: Aggregates[Agency]
@@ -203,4 +247,7 @@ class Ports:
     service_secrets: Mapping[str, tuple[bytes, ...]]
     sign_ins: SignIns
     one_times: OneTimes
+    challenges: Challenges
     provider: IdentityProvider | None = None
+    sealer: Sealer | None = None
+    must_have: Mapping[str, datetime] = field(default_factory=dict)

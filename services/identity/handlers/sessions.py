@@ -15,8 +15,9 @@ from typing import Any, Final
 from identity.domain.accounts import NUMBERS, Account, Kind, Status, check_new_password
 from identity.domain.identifiers import Identifier, identifiers_in
 from identity.domain.passwords import guessed_first, guessed_texts
+from identity.domain.second_factor import Way, must_have
 from identity.domain.sessions import Session, session_in
-from identity.handlers.ports import Asked, Ended, Ports
+from identity.handlers.ports import Asked, Challenge, Ended, Ports
 from kit.auth import ANYONE, CITIZEN, OFFICIAL, REMEMBERED, Caller, Role, allow
 from kit.clock import VIETNAM
 from kit.errors import (
@@ -33,6 +34,7 @@ from kit.ids import derived, uuid7
 from kit.text import fold
 
 FRESH: Final = timedelta(minutes=10)  # how long a sign-in stands for the password
+CHALLENGE_LASTS: Final = timedelta(minutes=10)  # an app may have to be installed
 _DEVICE_LETTERS: Final = 43  # of a token: 32 random bytes
 MOST_CLAIMANTS: Final = 3  # accounts that sign in by a number that nobody proved to be theirs
 
@@ -52,6 +54,18 @@ class SignedIn:
     device_token: str = ""
 
 
+@dataclass(frozen=True)
+class Challenged:
+    """The password was right, and a second factor is asked for; with `enrol` one is to be added first."""
+
+    account: Account
+    challenge: str
+    expires: datetime
+    ways: tuple[Way, ...]
+    enrol: bool
+    device_token: str
+
+
 @allow(ANYONE)
 async def sign_in(
     ports: Ports,
@@ -62,8 +76,9 @@ async def sign_in(
     client_address: str,
     user_agent: str,
     device_token: str = "",
-) -> SignedIn:
-    """Opens a session. An unknown identifier and a wrong password get the same answer in the same time.
+) -> SignedIn | Challenged:
+    """Opens a session, or asks for a second factor where the account has one or must have one. An unknown
+    identifier and a wrong password get the same answer in the same time.
 
     A try counts for the account, whatever names it, before the password is looked at, so that parallel
     guesses count too; it is taken back when it was right. After a few each waits longer than the one before,
@@ -97,15 +112,20 @@ async def sign_in(
             account.id, lambda it: it.renew_hash(verified=verified, password_hash=fresh)
         )
     kept = device_token if account.id in known else secrets.token_urlsafe(32)
-    return await open_session(ports, account, user_agent=user_agent, device_token=kept)
+    return await open_session(ports, account, user_agent=user_agent, methods=("password",), device_token=kept)
 
 
 async def open_session(
-    ports: Ports, account: Account, *, user_agent: str, device_token: str = ""
-) -> SignedIn:
-    """A new session of an account whose owner has just shown that they are, on a device that is remembered
-    by its token, if it has one. Raises Unauthenticated when the account was locked, or got another password,
-    in this very moment."""
+    ports: Ports, account: Account, *, user_agent: str, methods: Sequence[str], device_token: str = ""
+) -> SignedIn | Challenged:
+    """A new session of an account whose owner has just shown who they are, by these methods, on a device that
+    is remembered by its token, if it has one. Every way to sign in ends here.
+
+    It is a challenge instead where a second factor is missing. Raises Unauthenticated when the account was
+    locked, or got another password, in this very moment.
+    """
+    if must_show_second(ports, account) and not any(way in methods for way in Way):
+        return await _challenge(ports, account, methods=methods, device_token=device_token)
     session, refresh_token = Session.begun(
         uuid7(),
         account.id,
@@ -115,10 +135,13 @@ async def open_session(
         user_agent=user_agent,
         now=ports.clock(),
         epoch=account.epoch,
+        methods=tuple(methods),
     )
     await ports.sessions.add(session)
     if device_token:
         await ports.devices.remember(account.id, device_hash(device_token))
+        if session.second:
+            await ports.devices.remember(with_second(account.id), device_hash(device_token))
     account = await ports.accounts.get(account.id)
     if not account.admits(session.id, session.epoch):  # locked, or another password, in this very moment
         await end_sessions(
@@ -126,6 +149,52 @@ async def open_session(
         )
         raise Unauthenticated("INVALID_CREDENTIALS", "no account has this identifier and this password")
     return replace(_signed_in(ports, account, session, refresh_token), device_token=device_token)
+
+
+def must_have_second(ports: Ports, account: Account) -> bool:
+    """Whether the rules say that this account has a second factor."""
+    now = ports.clock()
+    held = account.roles_on(now.astimezone(VIETNAM).date())
+    return account.official and must_have(ports.must_have, [(it.agency, it.name) for it in held], now)
+
+
+def must_show_second(ports: Ports, account: Account) -> bool:
+    """Whether its owner signs in with a second factor: because there is one, or must be."""
+    return account.second.there or must_have_second(ports, account)
+
+
+async def _challenge(
+    ports: Ports, account: Account, *, methods: Sequence[str], device_token: str
+) -> Challenged:
+    id, expires = secrets.token_urlsafe(32), ports.clock() + CHALLENGE_LASTS
+    enrol = not account.second.there
+    waiting = Challenge(
+        account=account.id,
+        epoch=account.epoch,
+        expires=expires,
+        device=device_hash(device_token),
+        methods=tuple(methods),
+        enrol=enrol,
+    )
+    await ports.challenges.keep(challenge_hash(id), waiting)
+    ways = offered(ports) if enrol else account.second.ways
+    return Challenged(account, id, expires, ways, enrol, device_token)
+
+
+def offered(ports: Ports) -> tuple[Way, ...]:
+    """The second factors that can be added here."""
+    return (Way.TOTP,) if ports.sealer is not None else ()
+
+
+def with_second(account: str) -> str:
+    """Under which the devices are known on which the account's second factor was shown: one on which only
+    the password was set anew is not among them."""
+    return f"{account}|second"
+
+
+def challenge_hash(id: str) -> str:
+    """What is stored of the id of a challenge."""
+    return hashlib.sha256(id.encode()).hexdigest()
 
 
 @allow(ANYONE)
@@ -142,6 +211,11 @@ async def refresh_session(ports: Ports, _caller: Caller, *, refresh_token: str) 
         await end_sessions(ports, account, "PASSWORD_CHANGED")
         raise Unauthenticated("SESSION_ENDED", "the password was changed", cause="PASSWORD_CHANGED")
     now = ports.clock()
+    if session.live and not session.second and must_show_second(ports, account):
+        await ports.sessions.change(session.id, lambda it: it.revoke("SECOND_FACTOR_REQUIRED", now))
+        raise Unauthenticated(
+            "SESSION_ENDED", "a second factor is asked for now", cause="SECOND_FACTOR_REQUIRED"
+        )
     next_token: str | None = None
 
     def rotate(it: Session) -> None:
@@ -380,5 +454,5 @@ def _signed_in(ports: Ports, account: Account, session: Session, refresh_token: 
         session=session.id,
         verified=account.verified,
     )
-    access_token, access_expires = ports.tokens.issue(caller, now, session.epoch)
+    access_token, access_expires = ports.tokens.issue(caller, now, session.epoch, session.methods)
     return SignedIn(account, session.id, access_token, access_expires, refresh_token, session.expires)

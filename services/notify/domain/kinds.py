@@ -116,6 +116,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "phone_verification": Kind(
         Group.ACCOUNT, frozenset({"at"}), purpose="verify_phone", channels=(Channel.SMS,)
     ),
+    "second_factor_added": _kind(Group.ACCOUNT, "at"),
+    "second_factor_removed": _kind(Group.ACCOUNT, "at"),
+    "second_factor_reset": _kind(Group.ACCOUNT, "at"),
+    "recovery_code_used": _kind(Group.ACCOUNT, "at", "left"),
+    "recovery_codes_renewed": _kind(Group.ACCOUNT, "at"),
     "desk_submitted": _kind(Group.WORK, "procedure", "agency"),
     "desk_arrived": _kind(Group.WORK, "code", "procedure", "due", "agency"),
     "desk_result": _kind(Group.WORK, "code", "procedure", "agency"),

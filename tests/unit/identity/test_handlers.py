@@ -15,7 +15,7 @@ from identity.domain.identifiers import Identifier
 from identity.domain.one_time import OneTime, Purpose
 from identity.domain.sessions import Limits, Session
 from identity.handlers import accounts, sessions
-from identity.handlers.ports import Ended, PendingSignIn, Ports
+from identity.handlers.ports import Challenge, Ended, PendingSignIn, Ports
 from identity.handlers.sessions import SignedIn
 from kit.auth import ANONYMOUS, Caller
 from kit.errors import Conflict, Forbidden, NotFound, Unauthenticated
@@ -121,7 +121,9 @@ class FakePasswords:
 class FakeTokens:
     jwks: Mapping[str, Any] = field(default_factory=dict)
 
-    def issue(self, caller: Caller, now: datetime, epoch: int = 0) -> tuple[str, datetime]:
+    def issue(
+        self, caller: Caller, now: datetime, epoch: int = 0, methods: Sequence[str] = ()
+    ) -> tuple[str, datetime]:
         return f"token of {caller.subject}", now + timedelta(minutes=5)
 
 
@@ -194,6 +196,16 @@ class FakeOneTimes:
         }
 
 
+class FakeChallenges:
+    kept: dict[str, Challenge] = field(default_factory=dict)
+
+    async def keep(self, id: str, challenge: Challenge) -> None:
+        self.kept[id] = challenge
+
+    async def take(self, id: str) -> Challenge | None:
+        return self.kept.pop(id, None)
+
+
 def _listed(account: Account, filter: Mapping[str, Any]) -> bool:
     [(name, key)] = filter.items()
     if name == "claim":
@@ -229,6 +241,7 @@ class World:
             service_secrets={},
             sign_ins=FakeSignIns(),
             one_times=FakeOneTimes(),
+            challenges=FakeChallenges(),
         )
 
     def has(self, account: Account) -> Account:
@@ -237,7 +250,7 @@ class World:
         return account
 
     async def sign_in(self, identifier: str, password: str) -> SignedIn:
-        return await sessions.sign_in(
+        answer = await sessions.sign_in(
             self.ports,
             ANONYMOUS,
             identifier=identifier,
@@ -245,6 +258,8 @@ class World:
             client_address="203.0.113.1",
             user_agent="",
         )
+        assert isinstance(answer, SignedIn)
+        return answer
 
 
 def person(account_id: str, **more: Any) -> Account:

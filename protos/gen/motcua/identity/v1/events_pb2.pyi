@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from motcua.identity.v1 import identity_pb2 as _identity_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,33 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SecondFactorChange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SecondFactorChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SecondFactorChange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SECOND_FACTOR_CHANGE_UNSPECIFIED: _SecondFactorChange.ValueType  # 0
+    SECOND_FACTOR_CHANGE_ADDED: _SecondFactorChange.ValueType  # 1
+    SECOND_FACTOR_CHANGE_REMOVED: _SecondFactorChange.ValueType  # 2
+    SECOND_FACTOR_CHANGE_RESET: _SecondFactorChange.ValueType  # 3
+    """An admin took all of them away."""
+    SECOND_FACTOR_CHANGE_CODE_USED: _SecondFactorChange.ValueType  # 4
+    """A recovery code was used."""
+    SECOND_FACTOR_CHANGE_CODES_RENEWED: _SecondFactorChange.ValueType  # 5
+
+class SecondFactorChange(_SecondFactorChange, metaclass=_SecondFactorChangeEnumTypeWrapper): ...
+
+SECOND_FACTOR_CHANGE_UNSPECIFIED: SecondFactorChange.ValueType  # 0
+SECOND_FACTOR_CHANGE_ADDED: SecondFactorChange.ValueType  # 1
+SECOND_FACTOR_CHANGE_REMOVED: SecondFactorChange.ValueType  # 2
+SECOND_FACTOR_CHANGE_RESET: SecondFactorChange.ValueType  # 3
+"""An admin took all of them away."""
+SECOND_FACTOR_CHANGE_CODE_USED: SecondFactorChange.ValueType  # 4
+"""A recovery code was used."""
+SECOND_FACTOR_CHANGE_CODES_RENEWED: SecondFactorChange.ValueType  # 5
+Global___SecondFactorChange: _TypeAlias = SecondFactorChange  # noqa: Y015
 
 @_typing.final
 class AccountOpened(_message.Message):
@@ -394,6 +422,45 @@ class OneTimeSecretRequested(_message.Message):
 Global___OneTimeSecretRequested: _TypeAlias = OneTimeSecretRequested  # noqa: Y015
 
 @_typing.final
+class SecondFactorChanged(_message.Message):
+    """The second factors of an account changed, or a recovery code was used. Its owner is told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    WAY_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    ADMIN_ID_FIELD_NUMBER: _builtins.int
+    RECOVERY_CODES_LEFT_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    change: Global___SecondFactorChange.ValueType
+    way: _identity_pb2.SecondFactorWay.ValueType
+    """Of what was added or removed."""
+    admin_id: _builtins.str
+    """Who reset them."""
+    recovery_codes_left: _builtins.int
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        change: Global___SecondFactorChange.ValueType = ...,
+        way: _identity_pb2.SecondFactorWay.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        admin_id: _builtins.str = ...,
+        recovery_codes_left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "admin_id", b"admin_id", "change", b"change", "change_time", b"change_time", "recovery_codes_left", b"recovery_codes_left", "way", b"way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecondFactorChanged: _TypeAlias = SecondFactorChanged  # noqa: Y015
+
+@_typing.final
 class SessionsEnded(_message.Message):
     """All sessions of an account ended at once, but for the kept one: those that began in an epoch before `epoch`. It is
     written with what ended them, so it comes even if nothing else does.
@@ -410,7 +477,7 @@ class SessionsEnded(_message.Message):
     epoch: _builtins.int
     kept_session_id: _builtins.str
     reason: _builtins.str
-    """SIGNED_OUT, PASSWORD_CHANGED, PASSWORD_RESET, LOCKED or DETACHED."""
+    """SIGNED_OUT, PASSWORD_CHANGED, PASSWORD_RESET, LOCKED, DETACHED, SECOND_FACTOR_ADDED or SECOND_FACTOR_RESET."""
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -443,7 +510,9 @@ class SessionRevoked(_message.Message):
     session_id: _builtins.str
     account_id: _builtins.str
     reason: _builtins.str
-    """SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED, PASSWORD_RESET, LOCKED or DETACHED."""
+    """SIGNED_OUT, REUSED, EXPIRED, PASSWORD_CHANGED, PASSWORD_RESET, LOCKED, DETACHED, SECOND_FACTOR_ADDED,
+    SECOND_FACTOR_RESET or SECOND_FACTOR_REQUIRED.
+    """
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

@@ -124,6 +124,29 @@ PAPER_KIND_AUTHORISATION: PaperKind.ValueType  # 7
 PAPER_KIND_OTHER: PaperKind.ValueType  # 8
 Global___PaperKind: _TypeAlias = PaperKind  # noqa: Y015
 
+class _SecondFactorWay:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SecondFactorWayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SecondFactorWay.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SECOND_FACTOR_WAY_UNSPECIFIED: _SecondFactorWay.ValueType  # 0
+    SECOND_FACTOR_WAY_TOTP: _SecondFactorWay.ValueType  # 1
+    """A code of an authenticator app (RFC 6238)."""
+    SECOND_FACTOR_WAY_WEBAUTHN: _SecondFactorWay.ValueType  # 2
+    """A security key or passkey."""
+    SECOND_FACTOR_WAY_RECOVERY_CODE: _SecondFactorWay.ValueType  # 3
+
+class SecondFactorWay(_SecondFactorWay, metaclass=_SecondFactorWayEnumTypeWrapper): ...
+
+SECOND_FACTOR_WAY_UNSPECIFIED: SecondFactorWay.ValueType  # 0
+SECOND_FACTOR_WAY_TOTP: SecondFactorWay.ValueType  # 1
+"""A code of an authenticator app (RFC 6238)."""
+SECOND_FACTOR_WAY_WEBAUTHN: SecondFactorWay.ValueType  # 2
+"""A security key or passkey."""
+SECOND_FACTOR_WAY_RECOVERY_CODE: SecondFactorWay.ValueType  # 3
+Global___SecondFactorWay: _TypeAlias = SecondFactorWay  # noqa: Y015
+
 class _ContactKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -692,8 +715,115 @@ class SignInResponse(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    SECOND_FACTOR_FIELD_NUMBER: _builtins.int
     device_token: _builtins.str
     """Keep it for half a year and send it with the next sign-in."""
+    @_builtins.property
+    def tokens(self) -> Global___SessionTokens: ...
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    @_builtins.property
+    def second_factor(self) -> Global___SecondFactorRequired:
+        """Set, and no tokens, when the password is not enough."""
+
+    def __init__(
+        self,
+        *,
+        tokens: Global___SessionTokens | None = ...,
+        account: Global___Account | None = ...,
+        device_token: _builtins.str = ...,
+        second_factor: Global___SecondFactorRequired | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "second_factor", b"second_factor", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "device_token", b"device_token", "second_factor", b"second_factor", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignInResponse: _TypeAlias = SignInResponse  # noqa: Y015
+
+@_typing.final
+class SecondFactorRequired(_message.Message):
+    """The password was right, and more is asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    WAYS_FIELD_NUMBER: _builtins.int
+    ENROL_FIELD_NUMBER: _builtins.int
+    challenge: _builtins.str
+    """Brought to CompleteSignIn, or with `enrol` to BeginSecondFactor, from the same device: once, and a few times after
+    wrong tries.
+    """
+    enrol: _builtins.bool
+    """The account must have a second factor and has none."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ways(self) -> _containers.RepeatedScalarFieldContainer[Global___SecondFactorWay.ValueType]:
+        """How the account can go on; with `enrol` what it can add."""
+
+    def __init__(
+        self,
+        *,
+        challenge: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        ways: _abc.Iterable[Global___SecondFactorWay.ValueType] | None = ...,
+        enrol: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "enrol", b"enrol", "expire_time", b"expire_time", "ways", b"ways"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecondFactorRequired: _TypeAlias = SecondFactorRequired  # noqa: Y015
+
+@_typing.final
+class CompleteSignInRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    RECOVERY_CODE_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    USER_AGENT_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    challenge: _builtins.str
+    code: _builtins.str
+    """One of these: a code of the app, a recovery code."""
+    recovery_code: _builtins.str
+    client_address: _builtins.str
+    user_agent: _builtins.str
+    device_token: _builtins.str
+    """As SignIn answered it."""
+    def __init__(
+        self,
+        *,
+        challenge: _builtins.str = ...,
+        code: _builtins.str = ...,
+        recovery_code: _builtins.str = ...,
+        client_address: _builtins.str = ...,
+        user_agent: _builtins.str = ...,
+        device_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "client_address", b"client_address", "code", b"code", "device_token", b"device_token", "recovery_code", b"recovery_code", "user_agent", b"user_agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteSignInRequest: _TypeAlias = CompleteSignInRequest  # noqa: Y015
+
+@_typing.final
+class CompleteSignInResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    device_token: _builtins.str
     @_builtins.property
     def tokens(self) -> Global___SessionTokens: ...
     @_builtins.property
@@ -711,7 +841,331 @@ class SignInResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SignInResponse: _TypeAlias = SignInResponse  # noqa: Y015
+Global___CompleteSignInResponse: _TypeAlias = CompleteSignInResponse  # noqa: Y015
+
+@_typing.final
+class SecondFactor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    WAY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    way: Global___SecondFactorWay.ValueType
+    name: _builtins.str
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        way: Global___SecondFactorWay.ValueType = ...,
+        name: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "name", b"name", "way", b"way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecondFactor: _TypeAlias = SecondFactor  # noqa: Y015
+
+@_typing.final
+class BeginSecondFactorRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    way: Global___SecondFactorWay.ValueType
+    name: _builtins.str
+    """What the owner calls it."""
+    challenge: _builtins.str
+    """Of a sign-in; empty: for the caller."""
+    current_password: _builtins.str
+    device_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        way: Global___SecondFactorWay.ValueType = ...,
+        name: _builtins.str = ...,
+        challenge: _builtins.str = ...,
+        current_password: _builtins.str = ...,
+        device_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "current_password", b"current_password", "device_token", b"device_token", "name", b"name", "way", b"way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginSecondFactorRequest: _TypeAlias = BeginSecondFactorRequest  # noqa: Y015
+
+@_typing.final
+class BeginSecondFactorResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    challenge: _builtins.str
+    """Brought to CompleteSecondFactor; the one of the sign-in serves no more."""
+    secret: _builtins.str
+    """Of an app: what is typed into it, and the same as an address that it reads as a QR code. They are shown once."""
+    address: _builtins.str
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        challenge: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        secret: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "challenge", b"challenge", "expire_time", b"expire_time", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginSecondFactorResponse: _TypeAlias = BeginSecondFactorResponse  # noqa: Y015
+
+@_typing.final
+class CompleteSecondFactorRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    USER_AGENT_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    challenge: _builtins.str
+    code: _builtins.str
+    """The code that the app shows."""
+    client_address: _builtins.str
+    user_agent: _builtins.str
+    device_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        challenge: _builtins.str = ...,
+        code: _builtins.str = ...,
+        client_address: _builtins.str = ...,
+        user_agent: _builtins.str = ...,
+        device_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "client_address", b"client_address", "code", b"code", "device_token", b"device_token", "user_agent", b"user_agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteSecondFactorRequest: _TypeAlias = CompleteSecondFactorRequest  # noqa: Y015
+
+@_typing.final
+class CompleteSecondFactorResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECOND_FACTOR_FIELD_NUMBER: _builtins.int
+    RECOVERY_CODES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    device_token: _builtins.str
+    @_builtins.property
+    def second_factor(self) -> Global___SecondFactor: ...
+    @_builtins.property
+    def recovery_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With the first second factor; they are shown once."""
+
+    @_builtins.property
+    def tokens(self) -> Global___SessionTokens:
+        """Set when a sign-in waited for it."""
+
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    def __init__(
+        self,
+        *,
+        second_factor: Global___SecondFactor | None = ...,
+        recovery_codes: _abc.Iterable[_builtins.str] | None = ...,
+        tokens: Global___SessionTokens | None = ...,
+        account: Global___Account | None = ...,
+        device_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "second_factor", b"second_factor", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "device_token", b"device_token", "recovery_codes", b"recovery_codes", "second_factor", b"second_factor", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteSecondFactorResponse: _TypeAlias = CompleteSecondFactorResponse  # noqa: Y015
+
+@_typing.final
+class ListSecondFactorsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSecondFactorsRequest: _TypeAlias = ListSecondFactorsRequest  # noqa: Y015
+
+@_typing.final
+class ListSecondFactorsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECOND_FACTORS_FIELD_NUMBER: _builtins.int
+    RECOVERY_CODES_LEFT_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    recovery_codes_left: _builtins.int
+    required: _builtins.bool
+    """Whether the caller must have one."""
+    @_builtins.property
+    def second_factors(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecondFactor]: ...
+    def __init__(
+        self,
+        *,
+        second_factors: _abc.Iterable[Global___SecondFactor] | None = ...,
+        recovery_codes_left: _builtins.int = ...,
+        required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovery_codes_left", b"recovery_codes_left", "required", b"required", "second_factors", b"second_factors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSecondFactorsResponse: _TypeAlias = ListSecondFactorsResponse  # noqa: Y015
+
+@_typing.final
+class RemoveSecondFactorRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSecondFactorRequest: _TypeAlias = RemoveSecondFactorRequest  # noqa: Y015
+
+@_typing.final
+class RemoveSecondFactorResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECOND_FACTORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def second_factors(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecondFactor]: ...
+    def __init__(
+        self,
+        *,
+        second_factors: _abc.Iterable[Global___SecondFactor] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["second_factors", b"second_factors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSecondFactorResponse: _TypeAlias = RemoveSecondFactorResponse  # noqa: Y015
+
+@_typing.final
+class RenewRecoveryCodesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewRecoveryCodesRequest: _TypeAlias = RenewRecoveryCodesRequest  # noqa: Y015
+
+@_typing.final
+class RenewRecoveryCodesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERY_CODES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recovery_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """They are shown once."""
+
+    def __init__(
+        self,
+        *,
+        recovery_codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovery_codes", b"recovery_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewRecoveryCodesResponse: _TypeAlias = RenewRecoveryCodesResponse  # noqa: Y015
+
+@_typing.final
+class ResetSecondFactorsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    account_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetSecondFactorsRequest: _TypeAlias = ResetSecondFactorsRequest  # noqa: Y015
+
+@_typing.final
+class ResetSecondFactorsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetSecondFactorsResponse: _TypeAlias = ResetSecondFactorsResponse  # noqa: Y015
 
 @_typing.final
 class RefreshSessionRequest(_message.Message):

@@ -45,6 +45,41 @@ class IdentityServiceStub:
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignInRequest.SerializeToString,
                 response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignInResponse.FromString,
                 _registered_method=True)
+        self.CompleteSignIn = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/CompleteSignIn',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSignInRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSignInResponse.FromString,
+                _registered_method=True)
+        self.BeginSecondFactor = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/BeginSecondFactor',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginSecondFactorRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginSecondFactorResponse.FromString,
+                _registered_method=True)
+        self.CompleteSecondFactor = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/CompleteSecondFactor',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSecondFactorRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSecondFactorResponse.FromString,
+                _registered_method=True)
+        self.ListSecondFactors = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/ListSecondFactors',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ListSecondFactorsRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ListSecondFactorsResponse.FromString,
+                _registered_method=True)
+        self.RemoveSecondFactor = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/RemoveSecondFactor',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RemoveSecondFactorRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RemoveSecondFactorResponse.FromString,
+                _registered_method=True)
+        self.RenewRecoveryCodes = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/RenewRecoveryCodes',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RenewRecoveryCodesRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RenewRecoveryCodesResponse.FromString,
+                _registered_method=True)
+        self.ResetSecondFactors = channel.unary_unary(
+                '/motcua.identity.v1.IdentityService/ResetSecondFactors',
+                request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ResetSecondFactorsRequest.SerializeToString,
+                response_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ResetSecondFactorsResponse.FromString,
+                _registered_method=True)
         self.BeginOidcSignIn = channel.unary_unary(
                 '/motcua.identity.v1.IdentityService/BeginOidcSignIn',
                 request_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginOidcSignInRequest.SerializeToString,
@@ -220,6 +255,59 @@ class IdentityServiceServicer:
 
     def SignIn(self, request, context):
         """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteSignIn(self, request, context):
+        """Completes a sign-in that SignIn answered with `second_factor`. Tries count for the account, as in SignIn.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginSecondFactor(self, request, context):
+        """Begins to add a second factor: signed in, or with the challenge of a sign-in of an official who must have one and
+        has none. That challenge serves for nothing else. Officials. Who has a second factor already needs a session that
+        began with it in the last ten minutes, others their password.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteSecondFactor(self, request, context):
+        """Adds it, once the owner has shown that it works, and opens the session if a sign-in waited for it. The first one
+        ends all other sessions. A new authenticator app replaces the one before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSecondFactors(self, request, context):
+        """What the caller has. Officials.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSecondFactor(self, request, context):
+        """Removes one of the caller's; needs a session that began with a second factor in the last ten minutes, as do new
+        recovery codes, which replace all old ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewRecoveryCodes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetSecondFactors(self, request, context):
+        """Takes all second factors of an official away, who lost them, and ends the sessions. Admins of all agencies where the
+        official holds a role; nobody for themselves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -464,6 +552,41 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignInRequest.FromString,
                     response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.SignInResponse.SerializeToString,
             ),
+            'CompleteSignIn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteSignIn,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSignInRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSignInResponse.SerializeToString,
+            ),
+            'BeginSecondFactor': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginSecondFactor,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginSecondFactorRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginSecondFactorResponse.SerializeToString,
+            ),
+            'CompleteSecondFactor': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteSecondFactor,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSecondFactorRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSecondFactorResponse.SerializeToString,
+            ),
+            'ListSecondFactors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSecondFactors,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ListSecondFactorsRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ListSecondFactorsResponse.SerializeToString,
+            ),
+            'RemoveSecondFactor': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSecondFactor,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RemoveSecondFactorRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RemoveSecondFactorResponse.SerializeToString,
+            ),
+            'RenewRecoveryCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewRecoveryCodes,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RenewRecoveryCodesRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.RenewRecoveryCodesResponse.SerializeToString,
+            ),
+            'ResetSecondFactors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetSecondFactors,
+                    request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ResetSecondFactorsRequest.FromString,
+                    response_serializer=motcua_dot_identity_dot_v1_dot_identity__pb2.ResetSecondFactorsResponse.SerializeToString,
+            ),
             'BeginOidcSignIn': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginOidcSignIn,
                     request_deserializer=motcua_dot_identity_dot_v1_dot_identity__pb2.BeginOidcSignInRequest.FromString,
@@ -680,6 +803,195 @@ class IdentityService:
             '/motcua.identity.v1.IdentityService/SignIn',
             motcua_dot_identity_dot_v1_dot_identity__pb2.SignInRequest.SerializeToString,
             motcua_dot_identity_dot_v1_dot_identity__pb2.SignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteSignIn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/CompleteSignIn',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSignInRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginSecondFactor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/BeginSecondFactor',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.BeginSecondFactorRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.BeginSecondFactorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteSecondFactor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/CompleteSecondFactor',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSecondFactorRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.CompleteSecondFactorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSecondFactors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/ListSecondFactors',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ListSecondFactorsRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ListSecondFactorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSecondFactor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/RemoveSecondFactor',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.RemoveSecondFactorRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.RemoveSecondFactorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewRecoveryCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/RenewRecoveryCodes',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.RenewRecoveryCodesRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.RenewRecoveryCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetSecondFactors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/motcua.identity.v1.IdentityService/ResetSecondFactors',
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ResetSecondFactorsRequest.SerializeToString,
+            motcua_dot_identity_dot_v1_dot_identity__pb2.ResetSecondFactorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,28 @@ class IdentityServiceStub:
     """Registers a person or an organisation, or claims with an activation code the account that an official opened."""
     SignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SignInRequest, _identity_pb2.SignInResponse]
     """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
+    CompleteSignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CompleteSignInRequest, _identity_pb2.CompleteSignInResponse]
+    """Completes a sign-in that SignIn answered with `second_factor`. Tries count for the account, as in SignIn."""
+    BeginSecondFactor: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BeginSecondFactorRequest, _identity_pb2.BeginSecondFactorResponse]
+    """Begins to add a second factor: signed in, or with the challenge of a sign-in of an official who must have one and
+    has none. That challenge serves for nothing else. Officials. Who has a second factor already needs a session that
+    began with it in the last ten minutes, others their password.
+    """
+    CompleteSecondFactor: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CompleteSecondFactorRequest, _identity_pb2.CompleteSecondFactorResponse]
+    """Adds it, once the owner has shown that it works, and opens the session if a sign-in waited for it. The first one
+    ends all other sessions. A new authenticator app replaces the one before.
+    """
+    ListSecondFactors: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListSecondFactorsRequest, _identity_pb2.ListSecondFactorsResponse]
+    """What the caller has. Officials."""
+    RemoveSecondFactor: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RemoveSecondFactorRequest, _identity_pb2.RemoveSecondFactorResponse]
+    """Removes one of the caller's; needs a session that began with a second factor in the last ten minutes, as do new
+    recovery codes, which replace all old ones.
+    """
+    RenewRecoveryCodes: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RenewRecoveryCodesRequest, _identity_pb2.RenewRecoveryCodesResponse]
+    ResetSecondFactors: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ResetSecondFactorsRequest, _identity_pb2.ResetSecondFactorsResponse]
+    """Takes all second factors of an official away, who lost them, and ends the sessions. Admins of all agencies where the
+    official holds a role; nobody for themselves.
+    """
     BeginOidcSignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BeginOidcSignInRequest, _identity_pb2.BeginOidcSignInResponse]
     """Begins to sign in with an identity provider, or to link the caller's account with it."""
     CompleteOidcSignIn: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CompleteOidcSignInRequest, _identity_pb2.CompleteOidcSignInResponse]
@@ -120,6 +142,28 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Registers a person or an organisation, or claims with an activation code the account that an official opened."""
     SignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.SignInRequest, _identity_pb2.SignInResponse]  # type: ignore[assignment]
     """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
+    CompleteSignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.CompleteSignInRequest, _identity_pb2.CompleteSignInResponse]  # type: ignore[assignment]
+    """Completes a sign-in that SignIn answered with `second_factor`. Tries count for the account, as in SignIn."""
+    BeginSecondFactor: _aio.UnaryUnaryMultiCallable[_identity_pb2.BeginSecondFactorRequest, _identity_pb2.BeginSecondFactorResponse]  # type: ignore[assignment]
+    """Begins to add a second factor: signed in, or with the challenge of a sign-in of an official who must have one and
+    has none. That challenge serves for nothing else. Officials. Who has a second factor already needs a session that
+    began with it in the last ten minutes, others their password.
+    """
+    CompleteSecondFactor: _aio.UnaryUnaryMultiCallable[_identity_pb2.CompleteSecondFactorRequest, _identity_pb2.CompleteSecondFactorResponse]  # type: ignore[assignment]
+    """Adds it, once the owner has shown that it works, and opens the session if a sign-in waited for it. The first one
+    ends all other sessions. A new authenticator app replaces the one before.
+    """
+    ListSecondFactors: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListSecondFactorsRequest, _identity_pb2.ListSecondFactorsResponse]  # type: ignore[assignment]
+    """What the caller has. Officials."""
+    RemoveSecondFactor: _aio.UnaryUnaryMultiCallable[_identity_pb2.RemoveSecondFactorRequest, _identity_pb2.RemoveSecondFactorResponse]  # type: ignore[assignment]
+    """Removes one of the caller's; needs a session that began with a second factor in the last ten minutes, as do new
+    recovery codes, which replace all old ones.
+    """
+    RenewRecoveryCodes: _aio.UnaryUnaryMultiCallable[_identity_pb2.RenewRecoveryCodesRequest, _identity_pb2.RenewRecoveryCodesResponse]  # type: ignore[assignment]
+    ResetSecondFactors: _aio.UnaryUnaryMultiCallable[_identity_pb2.ResetSecondFactorsRequest, _identity_pb2.ResetSecondFactorsResponse]  # type: ignore[assignment]
+    """Takes all second factors of an official away, who lost them, and ends the sessions. Admins of all agencies where the
+    official holds a role; nobody for themselves.
+    """
     BeginOidcSignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.BeginOidcSignInRequest, _identity_pb2.BeginOidcSignInResponse]  # type: ignore[assignment]
     """Begins to sign in with an identity provider, or to link the caller's account with it."""
     CompleteOidcSignIn: _aio.UnaryUnaryMultiCallable[_identity_pb2.CompleteOidcSignInRequest, _identity_pb2.CompleteOidcSignInResponse]  # type: ignore[assignment]
@@ -212,6 +256,70 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.SignInResponse, _abc.Awaitable[_identity_pb2.SignInResponse]]:
         """Opens a session. Tries count for the account, whatever names it, and by client address; a known device goes on."""
+
+    @_abc_1.abstractmethod
+    def CompleteSignIn(
+        self,
+        request: _identity_pb2.CompleteSignInRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.CompleteSignInResponse, _abc.Awaitable[_identity_pb2.CompleteSignInResponse]]:
+        """Completes a sign-in that SignIn answered with `second_factor`. Tries count for the account, as in SignIn."""
+
+    @_abc_1.abstractmethod
+    def BeginSecondFactor(
+        self,
+        request: _identity_pb2.BeginSecondFactorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.BeginSecondFactorResponse, _abc.Awaitable[_identity_pb2.BeginSecondFactorResponse]]:
+        """Begins to add a second factor: signed in, or with the challenge of a sign-in of an official who must have one and
+        has none. That challenge serves for nothing else. Officials. Who has a second factor already needs a session that
+        began with it in the last ten minutes, others their password.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteSecondFactor(
+        self,
+        request: _identity_pb2.CompleteSecondFactorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.CompleteSecondFactorResponse, _abc.Awaitable[_identity_pb2.CompleteSecondFactorResponse]]:
+        """Adds it, once the owner has shown that it works, and opens the session if a sign-in waited for it. The first one
+        ends all other sessions. A new authenticator app replaces the one before.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSecondFactors(
+        self,
+        request: _identity_pb2.ListSecondFactorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ListSecondFactorsResponse, _abc.Awaitable[_identity_pb2.ListSecondFactorsResponse]]:
+        """What the caller has. Officials."""
+
+    @_abc_1.abstractmethod
+    def RemoveSecondFactor(
+        self,
+        request: _identity_pb2.RemoveSecondFactorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.RemoveSecondFactorResponse, _abc.Awaitable[_identity_pb2.RemoveSecondFactorResponse]]:
+        """Removes one of the caller's; needs a session that began with a second factor in the last ten minutes, as do new
+        recovery codes, which replace all old ones.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewRecoveryCodes(
+        self,
+        request: _identity_pb2.RenewRecoveryCodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.RenewRecoveryCodesResponse, _abc.Awaitable[_identity_pb2.RenewRecoveryCodesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResetSecondFactors(
+        self,
+        request: _identity_pb2.ResetSecondFactorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ResetSecondFactorsResponse, _abc.Awaitable[_identity_pb2.ResetSecondFactorsResponse]]:
+        """Takes all second factors of an official away, who lost them, and ends the sessions. Admins of all agencies where the
+        official holds a role; nobody for themselves.
+        """
 
     @_abc_1.abstractmethod
     def BeginOidcSignIn(
