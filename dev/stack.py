@@ -100,7 +100,9 @@ class Stack:
             finally:
                 for task in waiting:
                     task.cancel()
-            if any(part.name == "nats" for part in together):
+            # Stores alone stay as they are: a restore takes only empty ones.
+            services_follow = any(part.stage > stage for part in self._parts.values())
+            if services_follow and any(part.name == "nats" for part in together):
                 self._say(await self._prepare())
         if "gateway" in self._parts:
             self._say(f"catalogue: {await self._load_catalogue()}")
