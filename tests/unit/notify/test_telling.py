@@ -174,6 +174,10 @@ EVERYTHING: list[Message] = [
     identity.SessionsEnded(account_id="an", reason="PASSWORD_CHANGED", end_time=stamp(DUE)),
     identity.ContactUsed(account_id="an", use_time=stamp(DUE)),
     *(
+        identity.SecondFactorChanged(account_id="an", change=change, change_time=stamp(DUE))
+        for change in identity.SecondFactorChange.values()
+    ),
+    *(
         identity.OneTimeSecretRequested(account_id="an", purpose=purpose, request_time=stamp(DUE))
         for purpose in (
             identity_pb2.ONE_TIME_PURPOSE_RESET_PASSWORD,
