@@ -44,6 +44,7 @@ from motcua.identity.v1 import identity_pb2 as pb
 T = TypeVar("T", PendingSignIn, Challenge)
 CONTEXT: Final = "identity"
 _MOST_ENDED: Final = 5_000  # ended sessions told at once, the newest; each cost a password hash to begin
+DEVICE_ACCOUNTS: Final = 20  # accounts that are looked up of one device
 DEVICE_DAYS: Final = 180  # days without a sign-in after which a device is not known any more
 _LONGEST_PAUSE: Final = 900  # seconds between two tries at worst: a hundred guesses a day
 _FOREVER: Final = "9999-12-31"
@@ -330,7 +331,20 @@ class Devices:
         """Makes the indexes by which they expire and are forgotten."""
         expiry = IndexModel([("expires", ASCENDING)], name="expires", expireAfterSeconds=0)
         account = IndexModel([("account", ASCENDING)], name="account")
-        await patiently(lambda: self._collection.create_indexes([expiry, account]))
+        token = IndexModel([("token", ASCENDING)], name="token")
+        await patiently(lambda: self._collection.create_indexes([expiry, account, token]))
+
+    async def accounts(self, token_hash: str) -> list[str]:
+        """Some of the accounts that the device with this token signed in to, at most DEVICE_ACCOUNTS."""
+        if not token_hash:
+            return []
+        found = await patiently(
+            lambda: self._collection.find({"token": token_hash}, limit=DEVICE_ACCOUNTS).to_list(
+                DEVICE_ACCOUNTS
+            )
+        )
+        now = self.clock()
+        return [each["account"] for each in found if each["expires"].replace(tzinfo=UTC) > now]
 
     async def known(self, account: str, token_hash: str) -> bool:
         """Whether the device with this token is one of the account's."""
@@ -341,7 +355,8 @@ class Devices:
     async def remember(self, account: str, token_hash: str) -> None:
         """It signed in now."""
         key = {"_id": derived("device", account, token_hash)}
-        wanted = {**key, "account": account, "expires": self.clock() + timedelta(days=DEVICE_DAYS)}
+        expires = self.clock() + timedelta(days=DEVICE_DAYS)
+        wanted = {**key, "account": account, "token": token_hash, "expires": expires}
         if not (await patiently(lambda: self._collection.replace_one(key, wanted))).matched_count:
             with contextlib.suppress(DuplicateKeyError):  # the same device twice at once
                 await patiently(lambda: self._collection.insert_one(wanted))

@@ -190,6 +190,17 @@ async def test_a_known_device_gets_in_while_others_guess(identity: Identity) -> 
     assert await identity.try_in(who.phone, PASSWORD, device) == "TOO_MANY_ATTEMPTS"
 
 
+async def test_later_claims_of_the_number_push_no_known_device_out(identity: Identity) -> None:
+    person = await identity.citizen()
+    request = pb.SignInRequest(identifier=person.citizen_number, password=PASSWORD)
+    device = (await identity.stub.SignIn(request, timeout=20)).device_token
+    for number in range(4):
+        await identity.citizen(citizen_number=person.citizen_number, password=f"kẻ đến sau thứ {number} nhé")
+    request.device_token = device
+    signed_in = await identity.stub.SignIn(request, timeout=20)
+    assert signed_in.tokens.access_token
+
+
 @pytest.mark.proof("9.8")
 async def test_a_link_gets_in_however_many_wrong_tries_others_make(
     identity: Identity, eventually: Callable[..., Awaitable[Any]]

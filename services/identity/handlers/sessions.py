@@ -87,8 +87,12 @@ async def sign_in(
     (ACCOUNT_LOCKED).
     """
     meant = identifiers_in(identifier)
-    named = [account for one in meant for account in await accounts_named(ports, one)]
     device = device_hash(device_token)
+    named = [account for one in meant for account in await accounts_named(ports, one)]
+    # Whoever claims the same number later pushes nobody out who signs in on a device of theirs.
+    own = await ports.accounts.batch(await ports.devices.accounts(device))
+    held = {account.id for account in named}
+    named += [it for it in own if it.id not in held and not set(meant).isdisjoint(it.identifiers)]
     known = {account.id for account in named if await ports.devices.known(account.id, device)}
     if client_address and not known:
         await ports.attempts.count("sign-in-address", client_address)

@@ -148,6 +148,9 @@ class FakeAttempts:
 class FakeDevices:
     kept: set[tuple[str, str]] = field(default_factory=set)
 
+    async def accounts(self, token_hash: str) -> list[str]:
+        return [account for account, known in self.kept if known == token_hash]
+
     async def known(self, account: str, token_hash: str) -> bool:
         return (account, token_hash) in self.kept
 
