@@ -189,12 +189,16 @@ async def test_no_service_has_the_gateway_tell_people_what_it_made_up(scene: Sce
         await live.stop()
 
 
-async def test_an_answer_as_an_event_is_set_aside_and_counted(scene: Scene, eventually: Eventually) -> None:
+async def test_an_answer_as_an_event_is_set_aside_and_counted(
+    scene: Scene, server: str, eventually: Eventually
+) -> None:
     from kit import dead, origin
     from kit.telemetry import EVENTS_FOREIGN
 
     before = EVENTS_FOREIGN._value.get()
-    await scene.thief.publish("$JS.API.STREAM.INFO.dossier", b"", reply=TARGET)
+    async with signed_in(server, "identity") as thief:  # it has no NATS account of its own, as dossier has
+        await thief.publish("$JS.API.STREAM.INFO.identity", b"", reply=TARGET)
+        await thief.flush()
     await eventually(lambda: EVENTS_FOREIGN._value.get() == before + 1, within=20)
     [message] = await dead.messages(scene.jetstream)
     assert (message.headers or {})["dead-reason"] == origin.FOREIGN

@@ -124,7 +124,7 @@ async def test_a_token_names_its_caller_and_keys_are_fetched_once() -> None:
         {"algorithm": "none", "key": ""},
         {"key": Ed25519PrivateKey.generate()},
     ],
-    ids=str,
+    ids="-".join,
 )
 async def test_a_forged_expired_or_foreign_token_is_refused(claims: dict[str, Any]) -> None:
     keys = Keys()
