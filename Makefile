@@ -55,7 +55,7 @@ crawl: setup ## what an import of a crawl would read and flag, and why: make cra
 	@exec $(PY) -m dev.crawl "$(FILE)" $(ARGS)
 
 test: setup ## all tests; make test ARGS="tests/unit -k calendar" runs some
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(or $(ARGS),-n 2 --dist loadfile)
 
 load: setup ## requests per second, latencies and calls per query, on a stack of its own
 	@exec $(PY) -m tests.load $(ARGS)
