@@ -34,6 +34,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from catalog.calendar import TimeLimit
@@ -149,6 +150,9 @@ class _Reader:
         modes: list[Mode] = []
         prices: dict[Channel, set[int | None]] = {}
         reasons: set[str] = set()
+        steps = _string(self._raw.get("steps"))
+        # The ways of filing mostly repeat one text, and holding it against long steps takes time.
+        read_limit = cache(lambda text, note: read_time_limit(text, note, steps))
         doubtful = any(speaks_of_fees(text) for text in _texts_in({**self._raw, "modes": None}))
         for path, raw in self._objects("modes"):
             channel = _CHANNELS.get(_string(raw.get("channel")))
@@ -156,7 +160,7 @@ class _Reader:
                 self._flag(f"{path}.channel", raw.get("channel"), "CHANNEL_UNKNOWN")
                 continue
             limit_text, fee_text, note = (_string(raw.get(key)) for key in ("time_limit", "fee", "note"))
-            limit, reason = read_time_limit(limit_text, note, _string(self._raw.get("steps")))
+            limit, reason = read_limit(limit_text, note)
             if reason:
                 self._flag(f"{path}.time_limit", raw.get("time_limit"), reason)
             price, reason = read_fee(fee_text, note, doubtful=doubtful)
